@@ -1,0 +1,1 @@
+"""The microkernel: hooks, plugins, state and events. It knows nothing about containers."""

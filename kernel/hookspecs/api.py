@@ -1,0 +1,32 @@
+"""Hooks of the API. The `api_server` plugin calls them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from kernel.hookspecs._markers import hookspec
+
+if TYPE_CHECKING:
+    from kernel.contracts.api import Denial, RequestView, RouterSpec
+
+
+@hookspec("sync")
+def engine_api_routers() -> Iterable[RouterSpec]:
+    """Contribute routes.
+
+    Called when the server starts and again whenever a plugin came or went; the routes of a plugin that left answer
+    404 from then on. Routes of plugins started earlier win over later ones with the same path. A plugin that raises
+    has no routes, and its failure is logged.
+    """
+    raise NotImplementedError
+
+
+@hookspec("first", deadline=10.0)
+async def engine_authorize(request: RequestView) -> Denial | None:
+    """May this request pass?
+
+    Called for every request but `_ping`, before its route. None means no objection; the first Denial refuses with 403 and
+    its message. An exception or a missed deadline refuses too: who is asked for leave and cannot answer has not given it.
+    """
+    raise NotImplementedError

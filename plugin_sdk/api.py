@@ -1,0 +1,3 @@
+"""Contracts of the API server."""
+
+from kernel.contracts.api import *

@@ -1,0 +1,3 @@
+"""Events and their bus."""
+
+from kernel.contracts.events import *

@@ -1,0 +1,3 @@
+"""Contracts of images."""
+
+from kernel.contracts.images import *

@@ -1,0 +1,3 @@
+"""Contracts of log drivers."""
+
+from kernel.contracts.logs import *

@@ -1,0 +1,3 @@
+"""Contracts of managed plugins."""
+
+from kernel.contracts.managed import *

@@ -1,0 +1,3 @@
+"""Contracts of network and IPAM drivers."""
+
+from kernel.contracts.network import *

@@ -1,0 +1,3 @@
+"""Contracts of runtimes."""
+
+from kernel.contracts.runtime import *

@@ -1,0 +1,3 @@
+"""Contracts of storage drivers."""
+
+from kernel.contracts.storage import *

@@ -1,0 +1,3 @@
+"""Contracts of volume drivers."""
+
+from kernel.contracts.volumes import *
