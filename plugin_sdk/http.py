@@ -1,8 +1,13 @@
-"""For `api.py` modules: what the Engine API's routes have in common. The one module of the SDK that needs FastAPI."""
+"""For `api.py` modules: what the Engine API's routes have in common. The one module of the SDK that needs FastAPI.
+
+Routes raise EngineErrors; the API server alone turns them into statuses. Keep routes cheap: take `Request` and the few
+query parameters that matter, and answer with `reply`.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Annotated, Any, TypeVar
 
@@ -10,12 +15,20 @@ import orjson
 from fastapi import Query, Request
 from fastapi.responses import Response, StreamingResponse
 from pydantic import BeforeValidator, ValidationError
+from starlette.requests import ClientDisconnect
 
-from kernel.contracts.api import HIJACK, RawStream
+from kernel.contracts.api import ABANDON, HIJACK, RawStream
 from kernel.contracts.common import Wire
-from kernel.errors import EngineError, InvalidParameter
+from kernel.errors import DeadlineExceeded, EngineError, InvalidParameter, TooLarge
 
 W = TypeVar("W", bound=Wire)
+
+BODY_LIMIT = 4 * 1024 * 1024
+"""Bytes of a JSON body that are accepted. Uploads (`request.stream()`) have no limit."""
+BODY_DEADLINE = 60.0
+"""Seconds within which a JSON body must have come."""
+
+_log = logging.getLogger("engine.http")
 
 
 def _boolean(value: Any) -> Any:
@@ -50,20 +63,48 @@ async def body(request: Request, model: type[W], *, empty_ok: bool = False) -> W
     """The request's JSON body as a model.
 
     Raises:
-        InvalidParameter: not JSON, or not of the model's shape; names the field.
+        InvalidParameter: not JSON, not declared as JSON, or not of the model's shape; names the field.
+        TooLarge: more than BODY_LIMIT bytes.
+        DeadlineExceeded: it did not come within BODY_DEADLINE seconds.
     """
-    raw = await request.body()
+    raw = await read(request)
     if not raw.strip():
         if empty_ok:
             return model()
-        raise InvalidParameter("request body is empty: want JSON")
+        raise InvalidParameter("invalid JSON: got EOF while reading request body")
+    declared = request.headers.get("content-type", "")
+    if declared.partition(";")[0].strip().lower() != "application/json":
+        # A web page can make a browser post anything but this: the check keeps it from driving a local engine.
+        what = "unsupported" if declared else "malformed"
+        raise InvalidParameter(f"{what} Content-Type header ({declared}): must be 'application/json'")
     return decode(raw, model)
+
+
+async def read(request: Request, *, limit: int = BODY_LIMIT) -> bytes:
+    """The request's whole body. Raises TooLarge and DeadlineExceeded like `body`."""
+    refusal = TooLarge(f"the request body is larger than the {limit} bytes that are accepted")
+    length = request.headers.get("content-length", "")
+    if length.isdecimal() and int(length) > limit:
+        raise refusal
+    parts: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(BODY_DEADLINE):
+            async for part in request.stream():
+                size += len(part)
+                if size > limit:
+                    raise refusal
+                parts.append(part)
+    except TimeoutError:
+        raise DeadlineExceeded(f"the request body did not come within {BODY_DEADLINE:g} s") from None
+    return b"".join(parts)
 
 
 def decode(raw: bytes, model: type[W]) -> W:
     """JSON bytes as a model. Raises InvalidParameter, naming the field."""
     try:
-        return model.model_validate(orjson.loads(raw))
+        parsed = orjson.loads(raw)
+        return model.model_validate({} if parsed is None else parsed)
     except orjson.JSONDecodeError as error:
         raise InvalidParameter(f"invalid JSON: {error}") from None
     except ValidationError as error:
@@ -73,7 +114,10 @@ def decode(raw: bytes, model: type[W]) -> W:
 
 
 async def hijack(request: Request, content_type: str = "application/vnd.docker.raw-stream") -> RawStream:
-    """Take the connection over. Call it only when nothing can be refused any more."""
+    """Take the connection over. Call it only when nothing can be refused any more.
+
+    The stream is ended when the route returns; `await` all work with it before.
+    """
     stream: RawStream = await request.scope["extensions"][HIJACK](content_type)
     return stream
 
@@ -83,6 +127,16 @@ class Hijacked(Response):
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         return
+
+
+def abandon_with_client(request: Request) -> None:
+    """Have this request's task cancelled when its client goes away.
+
+    Without it that happens only once the response has started: a client that leaves early still gets its container
+    created, but nobody should wait on for its sake.
+    """
+    if abandon := request.scope["extensions"].get(ABANDON):
+        abandon()
 
 
 Report = Callable[[dict[str, Any]], Awaitable[None]]
@@ -109,10 +163,14 @@ class _Progress(StreamingResponse):
     async def _run(self) -> None:
         try:
             await self._work(self._queue.put)
-        finally:
+        except Exception:
             await self._queue.put(None)
+            raise
+        await self._queue.put(None)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if abandon := scope.get("extensions", {}).get(ABANDON):
+            abandon()
         self._task = asyncio.create_task(self._run())
         try:
             self._first = await self._queue.get()
@@ -131,5 +189,9 @@ class _Progress(StreamingResponse):
             message = await self._queue.get()
         try:
             await self._task
-        except EngineError as error:
+        except ClientDisconnect:
+            return
+        except Exception as error:
+            if not isinstance(error, EngineError):
+                _log.exception("a progress stream failed")
             yield orjson.dumps({"errorDetail": {"message": str(error)}, "error": str(error)}) + b"\r\n"

@@ -14,6 +14,10 @@ MIN_API_VERSION = (1, 24)
 HIJACK = "engine.hijack"
 """Key of the ASGI scope's `extensions` under which a route finds its `Hijack`."""
 
+ABANDON = "engine.abandon"
+"""Key of the extension by which a route asks to be cancelled when its client goes away, even before the response has
+started: a function without arguments. (A response that has started is always cancelled.)"""
+
 
 @dataclass(frozen=True, slots=True)
 class RouterSpec:

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, model_validator
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def deadline(seconds: float) -> Callable[[F], F]:
+    """Mark a contract's method: one call may take so long, whatever the driver's own deadline is."""
+
+    def mark(method: F) -> F:
+        method.engine_deadline = seconds  # type: ignore[attr-defined]
+        return method
+
+    return mark
 
 
 class Wire(BaseModel):

@@ -140,8 +140,6 @@ class PluginContext(Protocol):
         name: the plugin's name.
         log: its logger.
         settings: an instance of its settings model (an empty model when it has none).
-        root: its folder under the data root, made on first use; survives everything.
-        run: its folder under the exec root; does not survive a boot of the machine.
         state: its collections in the durable store.
         events: the bus.
         drivers: drivers by contract and name.
@@ -151,12 +149,18 @@ class PluginContext(Protocol):
     name: str
     log: logging.Logger
     settings: Any
-    root: Path
-    run: Path
     state: StateStore
     events: EventBus
     drivers: Drivers
     hooks: Hooks
+
+    @property
+    def root(self) -> Path:
+        """Its folder under the data root, made on first use; survives everything."""
+
+    @property
+    def run(self) -> Path:
+        """Its folder under the exec root; does not survive a boot of the machine."""
 
     def provide(self, contract: type[T], service: T) -> None:
         """Offer the service for a contract that `meta.provides` names."""

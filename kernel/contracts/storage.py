@@ -12,6 +12,8 @@ from enum import IntEnum
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
+from kernel.contracts.common import deadline
+
 
 @dataclass(frozen=True, slots=True)
 class LayerInfo:
@@ -52,6 +54,7 @@ class StorageDriver(Protocol):
     Every call survives a kill -9 in the middle: a layer is there whole or not at all.
     """
 
+    @deadline(3600.0)
     async def apply(self, parent: str, diff: BinaryIO, *, expected: str = "") -> LayerInfo:
         """Make a layer from an uncompressed tar with OCI whiteouts; an existing one is fine.
 
@@ -92,6 +95,7 @@ class StorageDriver(Protocol):
     async def remove(self, name: str) -> None:
         """Remove a writable layer, unmounting it first; removing what is not there is fine."""
 
+    @deadline(3600.0)
     async def diff(self, name: str, out: BinaryIO) -> None:
         """Write a writable layer (or, by chain ID, a read-only one) as an uncompressed tar, in a worker thread.
 
@@ -99,12 +103,15 @@ class StorageDriver(Protocol):
         otherwise a tar of the same content.
         """
 
+    @deadline(3600.0)
     async def commit(self, name: str) -> LayerInfo:
         """Make a read-only layer of what a writable layer holds now."""
 
+    @deadline(3600.0)
     async def changes(self, name: str) -> list[Change]:
         """What a writable layer changed, sorted by path."""
 
+    @deadline(3600.0)
     async def usage(self, name: str) -> int:
         """Bytes that the writable layer holds."""
 
@@ -113,3 +120,16 @@ class StorageDriver(Protocol):
 
     def status(self) -> list[tuple[str, str]]:
         """`DriverStatus` of info."""
+
+
+class Storage(Protocol):
+    """Service: which storage driver is meant.
+
+    Attributes:
+        default: name of the driver for new images and containers (`--storage-driver`).
+    """
+
+    default: str
+
+    def driver(self, name: str = "") -> StorageDriver:
+        """The driver of that name, or the default one. Raises NotFound."""

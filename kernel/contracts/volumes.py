@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from kernel.contracts.common import Wire
+from kernel.contracts.common import Wire, deadline
 
 
 class VolumeRecord(Wire):
@@ -39,12 +39,14 @@ class DriverVolume:
 class VolumeDriver(Protocol):
     """Keeps volumes. Mount points are paths on the host."""
 
+    @deadline(120.0)
     async def create(self, name: str, options: Mapping[str, str]) -> None:
         """Raises InvalidParameter for options. Creating an existing one with the same options is fine."""
 
     async def remove(self, name: str) -> None:
         """Removing what is not there is fine."""
 
+    @deadline(120.0)
     async def mount(self, name: str, request: str) -> str:
         """Make it usable; gives the mount point. `request` is unique per start of a container: count by it."""
 

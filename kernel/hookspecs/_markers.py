@@ -33,17 +33,19 @@ _spec = pluggy.HookspecMarker(PROJECT)
 _impl = pluggy.HookimplMarker(PROJECT)
 
 
-def hookspec(mode: Mode, *, deadline: float = 30.0) -> Callable[[F], F]:
+def hookspec(mode: Mode, *, deadline: float = 30.0, fail_closed: bool = False) -> Callable[[F], F]:
     """Mark a function as a hook specification.
 
     Args:
         mode: how the dispatcher calls it, see the module's docstring.
         deadline: seconds that one implementation may take; meaningless for `sync`.
+        fail_closed: a plugin that fails here is never switched off for it: what it guards must stay guarded.
     """
 
     def mark(function: F) -> F:
         function.engine_mode = mode  # type: ignore[attr-defined]
         function.engine_deadline = deadline  # type: ignore[attr-defined]
+        function.engine_fail_closed = fail_closed  # type: ignore[attr-defined]
         return _spec(function)
 
     return mark

@@ -22,7 +22,7 @@ def engine_api_routers() -> Iterable[RouterSpec]:
     raise NotImplementedError
 
 
-@hookspec("first", deadline=10.0)
+@hookspec("first", deadline=10.0, fail_closed=True)
 async def engine_authorize(request: RequestView) -> Denial | None:
     """May this request pass?
 

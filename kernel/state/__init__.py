@@ -1,0 +1,5 @@
+"""The durable store: SQLite in WAL mode, typed collections, migrations."""
+
+from kernel.state.store import Store
+
+__all__ = ["Store"]
