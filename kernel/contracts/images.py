@@ -40,7 +40,7 @@ class Image(Wire):
     Architecture: str = ""
     Variant: str = ""
     Os: str = "linux"
-    Config: ContainerConfig = ContainerConfig()
+    Config: ContainerConfig
     History: list[HistoryStep] = []
     DiffIDs: list[str] = []
     ChainID: str = ""

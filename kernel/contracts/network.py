@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from pydantic import ConfigDict
+
 from kernel.contracts.common import Wire
 
 if TYPE_CHECKING:
@@ -30,6 +32,9 @@ class IpamPool(Wire):
 
 class IpamConfig(Wire):
     """Address management of a network."""
+
+    # Said again because pydantic would take the field `Config` for settings of the model.
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
     Driver: str = "default"
     Options: dict[str, str] = {}
@@ -84,6 +89,8 @@ class EndpointRecord(Wire):
         Ports: published on this endpoint.
         Interface: name inside the sandbox.
         Sandbox: path of the network namespace that it is plugged into; "" while stopped.
+        DefaultRoute: it gives its sandbox the default route. A driver that sets addresses itself may set that route in
+            the same breath (`JoinInfo.routes_set`).
     """
 
     Id: str
@@ -104,6 +111,7 @@ class EndpointRecord(Wire):
     Asked: dict[str, Any] = {}
     Interface: str = ""
     Sandbox: str = ""
+    DefaultRoute: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,21 @@ from typing import TYPE_CHECKING, Literal
 from kernel.hookspecs._markers import hookspec
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from kernel.contracts.network import EndpointRecord, NetworkRecord
+
+
+@hookspec("sync")
+def engine_predefined_networks() -> Iterable[NetworkRecord]:
+    """Contribute networks that always exist and cannot be removed by clients: "bridge", "host", "none".
+
+    Called by `networks` at its restore, after all plugins have started. Id and Created are "" (they are given once and
+    kept over restarts); an empty `IPAM.Config` lets the address manager choose. When a record differs from what was
+    contributed at the last start, the network is made anew under the same ID, unless running containers use it. None
+    contributes nothing; a plugin that raises is left out, and its failure logged.
+    """
+    raise NotImplementedError
 
 
 @hookspec("first", deadline=2.0)
