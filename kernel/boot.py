@@ -26,10 +26,11 @@ from kernel.contracts.plugin import EngineFacts, PluginAdmin
 from kernel.discovery import Found
 from kernel.dispatch import Dispatcher
 from kernel.drivers import DriverRegistry
+from kernel.entry import PluginSwitch
 from kernel.errors import EngineError
 from kernel.events import Bus
 from kernel.hookspecs import MODULES
-from kernel.lifecycle import KERNEL, Lifecycle, Parts, PluginSwitch
+from kernel.lifecycle import KERNEL, Lifecycle, Parts
 from kernel.managed import ManagedStore
 from kernel.manager import HookManager
 from kernel.state import Store

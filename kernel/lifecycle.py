@@ -5,13 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field
-from time import monotonic
+from dataclasses import dataclass
 from typing import Any
-
-from pydantic import BaseModel
 
 from kernel import graph, guard
 from kernel.context import Context, Services
@@ -19,7 +15,6 @@ from kernel.contracts.events import Event
 from kernel.contracts.plugin import (
     EngineFacts,
     HookStats,
-    Plugin,
     PluginMeta,
     PluginState,
     PluginStatus,
@@ -29,6 +24,7 @@ from kernel.contracts.state import StateStore
 from kernel.discovery import Found, discover
 from kernel.dispatch import Dispatcher
 from kernel.drivers import DriverRegistry
+from kernel.entry import TRIP_FAILURES, TRIP_SECONDS, Entry, PluginSwitch
 from kernel.errors import Conflict, DeadlineExceeded, EngineError, NotFound
 from kernel.events import Bus
 from kernel.manager import HookManager
@@ -37,48 +33,9 @@ START_SECONDS = 30.0
 RESTORE_SECONDS = 300.0
 STOP_SECONDS = 10.0
 
-TRIP_FAILURES = 10
-TRIP_SECONDS = 60.0
-"""A plugin that fails so often within so long is switched off, unless it is essential or others need it."""
-
 KERNEL = "kernel"
 
 log = logging.getLogger("engine.plugins")
-
-
-class PluginSwitch(BaseModel):
-    """Remembered across restarts: whether the operator wants a plugin to run."""
-
-    name: str
-    enabled: bool
-
-
-@dataclass(slots=True)
-class Entry:
-    """One plugin that was found, whatever became of it."""
-
-    found: Found
-    state: PluginState = PluginState.DISABLED
-    reason: str = ""
-    instance: Plugin | None = None
-    context: Context | None = None
-    restored: bool = False
-    failures: int = 0
-    last_error: str = ""
-    recent: deque[float] = field(default_factory=lambda: deque(maxlen=TRIP_FAILURES))
-
-    @property
-    def name(self) -> str:
-        return self.found.name
-
-    @property
-    def meta(self) -> PluginMeta:
-        assert self.found.plugin is not None
-        return self.found.plugin.meta
-
-    @property
-    def enabled(self) -> bool:
-        return self.state is PluginState.ENABLED
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,30 +69,12 @@ class Lifecycle:
 
     def statuses(self) -> list[PluginStatus]:
         """See `PluginAdmin.statuses`."""
-        return [self._status(entry) for _, entry in sorted(self._entries.items())]
+        return [entry.status(self._parts.drivers.names(name)) for name, entry in sorted(self._entries.items())]
 
     def stats(self) -> Mapping[tuple[str, str], HookStats]:
         """See `PluginAdmin.stats`."""
         hooks = {(entry.plugin, entry.hook): entry.stats for entry in self._parts.manager.all_implementations()}
         return {**hooks, **self._parts.drivers.stats}
-
-    def _status(self, entry: Entry) -> PluginStatus:
-        meta = entry.found.plugin.meta if entry.found.plugin else PluginMeta(entry.name)
-        return PluginStatus(
-            name=entry.name,
-            state=entry.state,
-            description=meta.description,
-            reason=entry.reason,
-            distribution=entry.found.distribution,
-            version=entry.found.version,
-            failures=entry.failures,
-            restored=entry.restored,
-            essential=meta.essential,
-            provides=[graph.contract_name(contract) for contract in meta.provides],
-            requires=[graph.contract_name(contract) for contract in meta.requires],
-            drivers=self._parts.drivers.names(entry.name),
-            last_error=entry.last_error,
-        )
 
     # Start of the daemon -------------------------------------------------------------------------
 
@@ -164,7 +103,7 @@ class Lifecycle:
         for entry in entries:
             switch = self._parts.switches.get(entry.name)
             if entry.found.error:
-                self._fail(entry, entry.found.error)
+                entry.fail(entry.found.error)
             elif entry.found.plugin is None:
                 entry.state, entry.reason = PluginState.DISABLED, "blocked by the daemon's configuration"
             elif switch is not None and not switch.enabled:
@@ -182,10 +121,10 @@ class Lifecycle:
                     self._positions = {name: place for place, name in enumerate(ordered)}
                     return [wanted[name] for name in ordered if name in wanted]
                 for name, why in lacking.items():
-                    self._fail(wanted.pop(name), why)
+                    wanted.pop(name).fail(why)
             except graph.GraphError as error:
                 for name in error.culprits & wanted.keys():
-                    self._fail(wanted.pop(name), str(error))
+                    wanted.pop(name).fail(str(error))
 
     async def _in_order(
         self, entries: Sequence[Entry], work: Callable[[Entry, list[asyncio.Task[None]]], Coroutine[Any, Any, None]]
@@ -212,12 +151,7 @@ class Lifecycle:
 
     def _refuse_if_essential(self) -> None:
         for entry in self._entries.values():
-            plugin = entry.found.plugin
-            if (
-                plugin is not None
-                and plugin.meta.essential
-                and entry.state in (PluginState.FAILED, PluginState.SKIPPED)
-            ):
+            if entry.dependable and entry.state in (PluginState.FAILED, PluginState.SKIPPED):
                 raise EngineError(f"the essential plugin {entry.name!r} does not run: {entry.reason}")
 
     # One plugin ----------------------------------------------------------------------------------
@@ -258,7 +192,7 @@ class Lifecycle:
             await self._stop(entry, PluginState.SKIPPED)
             raise
         except Exception as error:
-            self._fail(entry, str(error) if isinstance(error, EngineError) else repr(error))
+            entry.fail(str(error) if isinstance(error, EngineError) else repr(error))
             if not isinstance(error, EngineError):
                 log.exception("plugin %r raised at its start", entry.name)
             await self._stop(entry, PluginState.FAILED)
@@ -291,10 +225,6 @@ class Lifecycle:
         parts.threads.drop(entry.name)
         entry.instance = entry.context = None
         entry.state = state
-
-    def _fail(self, entry: Entry, reason: str) -> None:
-        log.error("plugin %r does not run: %s", entry.name, reason)
-        entry.state, entry.reason = PluginState.FAILED, reason
 
     def _served(self) -> dict[type[Any], str]:
         served = dict.fromkeys(self._parts.services.of(KERNEL), KERNEL)
@@ -382,15 +312,10 @@ class Lifecycle:
         entry = self._entries.get(plugin)
         if entry is None or not entry.enabled:
             return
-        entry.failures += 1
-        entry.last_error = f"{call}: {error!r}"
-        log.error("plugin %r failed in %s", plugin, call, exc_info=error if entry.failures <= TRIP_FAILURES else None)
+        too_often = entry.note(call, error)
         specification = self._parts.manager.specifications.get(call)
-        if specification is not None and specification.fail_closed:
-            return
-        entry.recent.append(monotonic())
-        often = len(entry.recent) == TRIP_FAILURES and entry.recent[-1] - entry.recent[0] < TRIP_SECONDS
-        if often and not entry.meta.essential and not self._dependents(entry):
+        guards = specification is not None and specification.fail_closed
+        if too_often and not guards and not entry.meta.essential and not self._dependents(entry):
             entry.recent.clear()
             task = asyncio.get_running_loop().create_task(self._trip(entry))
             self._background.add(task)

@@ -37,6 +37,7 @@ class ContainerState(Wire):
         Starting: written before a start acts (the intent), cleared with its result: seen at restore, the start
             was cut off.
         StoppedByUser: stopped or killed through the API: "unless-stopped" then does not start it again.
+        RemoveVolumes: with status "removing": the anonymous volumes go too.
     """
 
     Status: ContainerStatus = ContainerStatus.CREATED
@@ -48,6 +49,7 @@ class ContainerState(Wire):
     FinishedAt: str = ""
     Starting: bool = False
     StoppedByUser: bool = False
+    RemoveVolumes: bool = False
     Health: dict[str, Any] | None = None
 
     @property
@@ -220,6 +222,12 @@ class Containers(Protocol):
 
     async def remove(self, ref: str, *, force: bool = False, volumes: bool = False) -> None:
         """Raises Conflict when it runs and is not forced."""
+
+    async def settled(self, container_id: str = "") -> None:
+        """Returns when what ended or removed containers (or this one) took is given back: layers, endpoints, mounts.
+
+        A removed container answers to no name any more while this still goes on. Waits 10 seconds at most.
+        """
 
     async def attach(self, ref: str) -> ProcessIO:
         """Streams of the running container, or of its next start when it does not run yet."""

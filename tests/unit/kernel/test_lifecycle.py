@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from kernel.boot import Kernel
 from kernel.config import Config, KernelSettings
 from kernel.discovery import Found
-from kernel.lifecycle import TRIP_FAILURES
+from kernel.entry import TRIP_FAILURES
 from plugin_sdk import (
     Conflict,
     EngineError,
