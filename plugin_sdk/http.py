@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Annotated, Any, TypeVar
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated, Any, BinaryIO, TypeVar
 
 import orjson
 from fastapi import Query, Request
@@ -27,6 +30,8 @@ BODY_LIMIT = 4 * 1024 * 1024
 """Bytes of a JSON body that are accepted. Uploads (`request.stream()`) have no limit."""
 BODY_DEADLINE = 60.0
 """Seconds within which a JSON body must have come."""
+
+_SPOOL_STEP = 1024 * 1024
 
 _log = logging.getLogger("engine.http")
 
@@ -98,6 +103,30 @@ async def read(request: Request, *, limit: int = BODY_LIMIT) -> bytes:
     except TimeoutError:
         raise DeadlineExceeded(f"the request body did not come within {BODY_DEADLINE:g} s") from None
     return b"".join(parts)
+
+
+@asynccontextmanager
+async def spool(request: Request, folder: Path) -> AsyncIterator[BinaryIO]:
+    """The request's body, of any size, as a file to read from its start; it has no name and leaves nothing behind.
+
+    Args:
+        folder: on the file system that shall hold it.
+    """
+    file = await asyncio.to_thread(tempfile.TemporaryFile, dir=folder)
+    try:
+        waiting: list[bytes] = []
+        size = 0
+        async for part in request.stream():
+            waiting.append(part)
+            size += len(part)
+            if size >= _SPOOL_STEP:
+                await asyncio.to_thread(file.writelines, waiting)
+                waiting, size = [], 0
+        await asyncio.to_thread(file.writelines, waiting)
+        file.seek(0)
+        yield file
+    finally:
+        file.close()
 
 
 def decode(raw: bytes, model: type[W]) -> W:

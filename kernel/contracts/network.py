@@ -177,7 +177,7 @@ class NetworkDriver(Protocol):
         """Plug into the network namespace at path `sandbox`; `interface` is the name to give there ("eth0")."""
 
     async def leave(self, network: NetworkRecord, endpoint: EndpointRecord) -> None:
-        """Unplug; the namespace may be gone."""
+        """Unplug; the namespace may be gone. `endpoint.Sandbox` is "" when it is about to be taken down as a whole."""
 
     async def program_external(self, network: NetworkRecord, endpoint: EndpointRecord) -> EndpointRecord:
         """This endpoint gives its sandbox the default route: publish its ports. Gives the ports with what was bound.

@@ -24,12 +24,14 @@ class LayerInfo:
         diff_id: digest of its uncompressed tar.
         parent: chain ID below, "" for the lowest.
         size: bytes of the files in this layer alone.
+        tar_size: bytes of its uncompressed tar, 0 when the driver does not know before it writes one.
     """
 
     chain_id: str
     diff_id: str
     parent: str
     size: int
+    tar_size: int = 0
 
 
 class ChangeKind(IntEnum):

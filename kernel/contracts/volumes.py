@@ -87,3 +87,6 @@ class Volumes(Protocol):
 
     async def remove(self, name: str, *, force: bool = False) -> None:
         """Raises Conflict, naming the containers, while in use."""
+
+    async def usage(self, name: str) -> int:
+        """Bytes that the volume's content takes, for `system df`; -1 where its driver cannot tell. Raises NotFound."""

@@ -1,0 +1,161 @@
+"""The ASGI application: version, leave, route, errors."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.requests import ClientDisconnect
+
+from plugin_sdk import EngineError, Forbidden, InvalidParameter, NotFound, Unavailable
+from plugin_sdk.api import API_VERSION, MIN_API_VERSION, Denial, RequestView
+from plugins.api_server import errors
+from plugins.api_server.exchange import EXCHANGE, Exchange
+from plugins.api_server.routes import WEBSOCKET, Entry, RouteTable
+
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+_VERSIONED = re.compile(r"/v([0-9][0-9.]{0,15})(/.*)", re.DOTALL)
+_UNGUARDED = "/_ping"
+
+
+class Headers(Mapping[str, str]):
+    """A request's headers as text, decoded only when asked for."""
+
+    def __init__(self, raw: list[tuple[bytes, bytes]]) -> None:
+        self._raw = raw
+
+    def __getitem__(self, name: str) -> str:
+        wanted = name.lower().encode("latin-1")
+        for key, value in self._raw:
+            if key == wanted:
+                return value.decode("latin-1")
+        raise KeyError(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter({key.decode("latin-1"): None for key, _ in self._raw})
+
+    def __len__(self) -> int:
+        return len({key for key, _ in self._raw})
+
+
+class Api:
+    """Serves the routes of a table that may be replaced at any time.
+
+    Attributes:
+        table: the routes.
+        miss: asked when no route matches, whether the table was old: it replaces it and says True to try again.
+        starting: what to say while plugins may still be missing; "" once all have started.
+    """
+
+    def __init__(
+        self,
+        authorize: Callable[[RequestView], Awaitable[Denial | None]],
+        miss: Callable[[], bool],
+    ) -> None:
+        self.table = RouteTable([])
+        self.starting = "the engine is starting"
+        self._authorize = authorize
+        self._miss = miss
+        self._app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        try:
+            await self._handle(scope, receive, send)
+        except ClientDisconnect:
+            return
+        except Exception as error:
+            exchange: Exchange | None = scope["extensions"].get(EXCHANGE)
+            if isinstance(error, OSError) and exchange is not None and exchange.lost:
+                return
+            status, body = errors.answer(error, f"{scope.get('method', 'WEBSOCKET')} {scope['path']}")
+            if exchange is None:
+                await _refuse_websocket(scope, send, status, body)
+            elif exchange.begun:
+                errors.log.warning("%s %s broke off: %s", scope["method"], scope["path"], error)
+                exchange.abort()
+            else:
+                await _send(send, status, body)
+
+    async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        version, path = split_version(scope["path"])
+        scope["engine.api_version"] = version
+        scope["path"] = path
+        if path != _UNGUARDED:
+            await self._ask_leave(scope, path, version)
+        method = WEBSOCKET if scope["type"] == "websocket" else scope["method"]
+        entry, params = self._route(method, path, version)
+        scope["path_params"] = params
+        scope["app"] = self._app
+        scope.update(entry.extra)
+        await entry.app(scope, receive, send)
+
+    def _route(self, method: str, path: str, version: tuple[int, int]) -> tuple[Entry, dict[str, Any]]:
+        found = self.table.find(method, path, version)
+        if found is None and self._miss():
+            found = self.table.find(method, path, version)
+        if found is None:
+            if self.starting:
+                raise Unavailable(f"{self.starting}: try again in a moment")
+            raise NotFound("page not found")
+        return found
+
+    async def _ask_leave(self, scope: Scope, path: str, version: tuple[int, int]) -> None:
+        view = RequestView(
+            method=scope.get("method", "GET"),
+            path=path,
+            query=scope["query_string"].decode("latin-1"),
+            headers=Headers(scope["headers"]),
+            api_version=version,
+            peer=scope.get("engine.peer", ""),
+        )
+        try:
+            denial = await self._authorize(view)
+        except EngineError as error:
+            raise Forbidden(f"the request could not be authorized: {error}") from error
+        if denial is not None:
+            raise Forbidden(denial.message)
+
+
+async def _send(send: Send, status: int, body: bytes) -> None:
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))] if body else []
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def _refuse_websocket(scope: Scope, send: Send, status: int, body: bytes) -> None:
+    if "websocket.http.response" not in scope["extensions"]:
+        await send({"type": "websocket.close", "code": 1011})
+        return
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    await send({"type": "websocket.http.response.start", "status": status, "headers": headers})
+    await send({"type": "websocket.http.response.body", "body": body})
+
+
+def split_version(path: str) -> tuple[tuple[int, int], str]:
+    """Version and bare path of `/v1.41/info`; the newest version for a bare path.
+
+    Raises:
+        InvalidParameter: a version that is not served, in dockerd's words.
+    """
+    # Nothing but a version starts with these two characters, save "/version" and "/volumes".
+    if not path.startswith("/v") or (found := _VERSIONED.fullmatch(path)) is None:
+        return API_VERSION, path
+    text, bare = found.groups()
+    parts = text.split(".")
+    version = (int(parts[0] or 0), int(parts[1] or 0) if len(parts) > 1 else 0)
+    if version > API_VERSION:
+        newest = ".".join(map(str, API_VERSION))
+        raise InvalidParameter(f"client version {text} is too new. Maximum supported API version is {newest}")
+    if version < MIN_API_VERSION:
+        oldest = ".".join(map(str, MIN_API_VERSION))
+        raise InvalidParameter(
+            f"client version {text} is too old. Minimum supported API version is {oldest}, "
+            "please upgrade your client to a newer version"
+        )
+    return version, bare

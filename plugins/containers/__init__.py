@@ -1,0 +1,1 @@
+"""Containers: their records, their lives, and the API over them."""

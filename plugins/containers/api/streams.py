@@ -1,0 +1,109 @@
+"""Routes that talk with a container's processes: attach, resize, top."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, WebSocket
+from fastapi.responses import Response
+
+from plugin_sdk import Conflict, EngineError, InvalidParameter
+from plugin_sdk.api import RawStream
+from plugin_sdk.http import Flag, Hijacked, api_version, hijack, reply
+
+from ..service import ContainerService
+from ..streams import Attachment, AttachRequest, Wanted
+from ..top import DEFAULT_ARGS, top
+from .websocket import WebSocketStream
+
+RAW = "application/vnd.docker.raw-stream"
+MULTIPLEXED = "application/vnd.docker.multiplexed-stream"
+MULTIPLEXED_SINCE = (1, 42)
+MAX_SIDE = 65535
+
+Detach = Annotated[str, Query(alias="detachKeys")]
+
+
+def content_type(request: Request, multiplexed: bool) -> str:
+    """Of a hijacked answer: only clients that upgrade, and know of it, are told of frames."""
+    told = "upgrade" in request.headers and api_version(request) >= MULTIPLEXED_SINCE
+    return MULTIPLEXED if multiplexed and told else RAW
+
+
+def terminal_size(h: str, w: str) -> tuple[int, int]:
+    """(height, width) of a resize. Raises InvalidParameter."""
+    sides = []
+    for name, text in (("height", h), ("width", w)):
+        try:
+            sides.append(min(max(int(text), 0), MAX_SIDE))
+        except ValueError:
+            raise InvalidParameter(f"invalid {name} {text!r}: want a number of characters") from None
+    return sides[0], sides[1]
+
+
+def router(service: ContainerService) -> APIRouter:
+    """Attach, resize, top."""
+    routes = APIRouter()
+
+    @routes.post("/containers/{ref}/attach")
+    async def attach(
+        request: Request,
+        ref: str,
+        stream: Flag = False,
+        logs: Flag = False,
+        stdin: Flag = False,
+        stdout: Flag = False,
+        stderr: Flag = False,
+        detach_keys: Detach = "",
+    ) -> Response:
+        asked = AttachRequest(Wanted(stdin, stdout, stderr), stream, logs, detach_keys)
+        attachment = Attachment(service, await service.ready(ref), asked)
+
+        async def open_client() -> RawStream:
+            return await hijack(request, content_type(request, attachment.multiplexed))
+
+        await attachment.serve(open_client)
+        return Hijacked()
+
+    @routes.websocket("/containers/{ref}/attach/ws")
+    async def attach_websocket(
+        websocket: WebSocket,
+        ref: str,
+        stream: Flag = False,
+        logs: Flag = False,
+        stdin: Flag = False,
+        stdout: Flag = False,
+        stderr: Flag = False,
+        detach_keys: Detach = "",
+    ) -> None:
+        wanted = Wanted(stdin, stdout, stderr)
+        # Without any, clients of before API 1.42 mean all.
+        asked = AttachRequest(wanted if wanted else Wanted(True, True, True), stream, logs, detach_keys, framed=False)
+        try:
+            attachment = Attachment(service, await service.ready(ref), asked)
+        except EngineError as error:
+            # A status for an opening handshake is beyond ASGI's core: the close frame has the reason.
+            await websocket.close(1008, str(error)[:120])
+            return
+
+        async def open_client() -> RawStream:
+            await websocket.accept()
+            return WebSocketStream(websocket)
+
+        await attachment.serve(open_client)
+
+    @routes.post("/containers/{ref}/resize")
+    async def resize(ref: str, h: str = "", w: str = "") -> Response:
+        height, width = terminal_size(h, w)
+        record = await service.ready(ref)
+        if not record.State.running:
+            raise Conflict(f"container {record.Id} is not running")
+        await service.runtime_of(record).resize(record.Id, height, width)
+        service.emit(record, "resize", height=str(height), width=str(width))
+        return Response()
+
+    @routes.get("/containers/{ref}/top")
+    async def processes(ref: str, ps_args: str = DEFAULT_ARGS) -> Any:
+        return reply(await top(service, await service.ready(ref), ps_args))
+
+    return routes

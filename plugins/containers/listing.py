@@ -1,0 +1,175 @@
+"""`GET /containers/json`: a summary for each container, kept ready as JSON."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from plugin_sdk import EngineError, InvalidParameter, NotFound
+from plugin_sdk.containers import ContainerRecord, ContainerState, ContainerStatus
+from plugin_sdk.images import ImageStore
+from plugin_sdk.network import EndpointRecord
+from plugin_sdk.text import Filters
+from plugin_sdk.times import ago, parse_ns
+
+from . import endpoints, filters
+
+if TYPE_CHECKING:
+    from .service import ContainerService
+
+PARALLEL_SIZES = 8
+
+
+@dataclass(slots=True)
+class _Ready:
+    """A summary without what changes with time: valid while record, endpoints and image name are the same."""
+
+    record: ContainerRecord
+    endpoints: Sequence[EndpointRecord]
+    image: str
+    head: bytes
+    status: str
+    since_ns: int
+
+
+class Listing:
+    """Answers ps, and keeps what it made for the next time."""
+
+    def __init__(self, service: ContainerService) -> None:
+        self._service = service
+        self._ready: dict[str, _Ready] = {}
+
+    async def json(self, *, all: bool = False, limit: int = 0, size: bool = False, wanted: Filters) -> bytes:
+        """The JSON list, newest first. Raises like `filters.build`."""
+        tests, stopped_too = filters.build(self._service, wanted)
+        records = self._service.list()
+        if not (all or limit > 0 or stopped_too):
+            active = (ContainerStatus.RUNNING, ContainerStatus.PAUSED, ContainerStatus.RESTARTING)
+            records = [record for record in records if record.State.Status in active]
+        if tests:
+            records = [record for record in records if all_pass(tests, record)]
+        if limit > 0:
+            records = records[:limit]
+        sizes = await self._sizes(records) if size else None
+        images: dict[str, str] = {}
+        found = [self._summary(record, images, sizes) for record in records]
+        if len(self._ready) > 2 * len(self._service.records.all()) + 64:
+            self._ready.clear()
+        return b"[" + b",".join(found) + b"]\n"
+
+    def _summary(
+        self, record: ContainerRecord, images: dict[str, str], sizes: dict[str, tuple[int, int]] | None
+    ) -> bytes:
+        found = endpoints.of(self._service, record)
+        image = self._image_name(record, images)
+        ready = self._ready.get(record.Id)
+        if ready is None or ready.record is not record or ready.image != image or not _same(ready.endpoints, found):
+            ready = self._ready[record.Id] = self._make(record, found, image)
+        status = ready.status.format(ago(ready.since_ns)) if ready.since_ns else ready.status
+        tail = b',"Status":' + orjson.dumps(status)
+        if sizes is not None:
+            written, whole = sizes.get(record.Id, (0, 0))
+            tail += (b',"SizeRw":%d' % written if written else b"") + b',"SizeRootFs":%d' % whole
+        return ready.head + tail + b"}"
+
+    def _image_name(self, record: ContainerRecord, images: dict[str, str]) -> str:
+        """The reference that the client gave, while it still means the same image; else the image's ID."""
+        if record.ImageRef == record.ImageID:
+            return record.ImageID
+        current = images.get(record.ImageRef)
+        if current is None:
+            try:
+                current = self._service.ctx.require(ImageStore).get(record.ImageRef).Id
+            except (NotFound, InvalidParameter):
+                current = ""
+            images[record.ImageRef] = current
+        return record.ImageRef if current == record.ImageID else record.ImageID
+
+    def _make(self, record: ContainerRecord, found: Sequence[EndpointRecord], image: str) -> _Ready:
+        host: dict[str, Any] = {"NetworkMode": record.HostConfig.NetworkMode}
+        if record.HostConfig.Annotations:
+            host["Annotations"] = record.HostConfig.Annotations
+        summary = {
+            "Id": record.Id,
+            "Names": [f"/{record.Name}"],
+            "Image": image,
+            "ImageID": record.ImageID,
+            "Command": command(record),
+            "Created": parse_ns(record.Created) // 10**9,
+            "Ports": endpoints.port_list(record, found),
+            "Labels": record.Config.Labels,
+            "State": record.State.Status,
+            "HostConfig": host,
+            "NetworkSettings": {"Networks": endpoints.shown(self._service, found, full=False)},
+            "Mounts": [mount_view(mount.model_dump()) for mount in record.Mounts],
+        }
+        status, since = status_words(record.State)
+        return _Ready(record, found, image, orjson.dumps(summary)[:-1], status, since)
+
+    async def _sizes(self, records: Sequence[ContainerRecord]) -> dict[str, tuple[int, int]]:
+        slots = asyncio.Semaphore(PARALLEL_SIZES)
+
+        async def one(record: ContainerRecord) -> tuple[int, int]:
+            async with slots:
+                return await sizes(self._service, record)
+
+        return dict(zip((r.Id for r in records), await asyncio.gather(*map(one, records)), strict=True))
+
+
+def all_pass(tests: Sequence[filters.Test], record: ContainerRecord) -> bool:
+    """Whether a container passes all filters."""
+    return all(test(record) for test in tests)
+
+
+async def sizes(service: ContainerService, record: ContainerRecord) -> tuple[int, int]:
+    """Bytes in the writable layer, and of the whole root file system; 0 for what cannot be told."""
+    try:
+        written = await service.storage_of(record).usage(record.Id)
+    except EngineError:
+        return 0, 0
+    try:
+        image = service.ctx.require(ImageStore).get(record.ImageID).Size
+    except NotFound:
+        image = 0
+    return written, image + written
+
+
+def command(record: ContainerRecord) -> str:
+    """The command line as ps shows it: arguments with a space stand in quotes."""
+    quoted = [f"'{argument}'" if " " in argument else argument for argument in record.Args]
+    return " ".join([record.Path, *quoted])
+
+
+def mount_view(mount: dict[str, Any]) -> dict[str, Any]:
+    """A mount without what only its owner needs."""
+    keys = ("Type", "Name", "Source", "Destination", "Driver", "Mode", "RW", "Propagation")
+    return {key: mount[key] for key in keys if mount[key] != "" or key not in ("Name", "Driver")}
+
+
+def status_words(state: ContainerState) -> tuple[str, int]:
+    """`Status` of ps with `{}` for how long ago, and the moment that is meant (0: it depends on none)."""
+    began, ended = (parse_ns(text) if text else 0 for text in (state.StartedAt, state.FinishedAt))
+    match state.Status:
+        case ContainerStatus.RUNNING:
+            health = (state.Health or {}).get("Status", "")
+            shown = "health: starting" if health == "starting" else health
+            return (f"Up {{}} ({shown})" if health not in ("", "none") else "Up {}"), began
+        case ContainerStatus.PAUSED:
+            return "Up {} (Paused)", began
+        case ContainerStatus.RESTARTING:
+            return f"Restarting ({state.ExitCode}) {{}} ago", ended
+        case ContainerStatus.DEAD:
+            return "Dead", 0
+        case ContainerStatus.REMOVING:
+            return "Removal In Progress", 0
+    if not began:
+        return "Created", 0
+    return (f"Exited ({state.ExitCode}) {{}} ago", ended) if ended else ("", 0)
+
+
+def _same(old: Sequence[EndpointRecord], new: Sequence[EndpointRecord]) -> bool:
+    return len(old) == len(new) and all(before is after for before, after in zip(old, new, strict=True))

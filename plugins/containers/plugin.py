@@ -1,0 +1,61 @@
+"""Wiring of the containers plugin."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from plugin_sdk import Holder, Plugin, PluginContext, PluginMeta, hookimpl
+from plugin_sdk.api import RouterSpec
+from plugin_sdk.containers import Containers
+from plugin_sdk.images import ImageStore
+from plugin_sdk.runtime import Runtimes
+from plugin_sdk.storage import Storage
+
+from .execs import Execs
+from .service import ContainerService
+
+
+class ContainersPlugin(Plugin):
+    """Owns the containers."""
+
+    meta = PluginMeta(
+        name="containers",
+        description="Containers: create, start, stop, attach, exec, copy, remove",
+        provides=(Containers,),
+        requires=(ImageStore, Storage, Runtimes),
+    )
+
+    _service: ContainerService | None = None
+
+    async def start(self, ctx: PluginContext) -> None:
+        service = ContainerService(ctx)
+        service.execs = Execs(service)
+        self._service = service
+        service.announce()
+        ctx.provide(Containers, service)
+
+    async def restore(self) -> None:
+        assert self._service is not None
+        await self._service.restore()
+
+    async def stop(self) -> None:
+        """Let go of the containers, which go on running."""
+        if self._service is not None:
+            await self._service.close()
+            self._service = None
+
+    @hookimpl
+    def engine_api_routers(self) -> Iterable[RouterSpec]:
+        from .api import routes
+
+        assert self._service is not None
+        return [RouterSpec(routes(self._service))]
+
+    @hookimpl
+    def engine_holders(self, kind: str, key: str) -> Iterable[Holder]:
+        return self._service.holders(kind, key) if self._service else ()
+
+    @hookimpl
+    def engine_info(self) -> dict[str, Any]:
+        return self._service.info() if self._service else {}

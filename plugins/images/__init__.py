@@ -1,0 +1,1 @@
+"""Images: what they are made of, their names, and the ways in and out."""

@@ -1,0 +1,93 @@
+"""Wires images into the engine, and says which storage driver is meant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from pydantic import BaseModel
+
+from plugin_sdk import Drivers, EngineError, Event, Holder, Plugin, PluginContext, PluginMeta, hookimpl, setting
+from plugin_sdk.api import RouterSpec
+from plugin_sdk.images import ImageStore
+from plugin_sdk.storage import Storage, StorageDriver
+
+from .store import Images
+
+
+class Settings(BaseModel):
+    """Settings of this plugin."""
+
+    storage_driver: str = setting(
+        "overlay2", "Storage driver to use", flag="--storage-driver", short="-s", metavar="NAME"
+    )
+
+
+class ChosenStorage:
+    """Fulfils `Storage`."""
+
+    def __init__(self, default: str, drivers: Drivers) -> None:
+        self.default = default
+        self._drivers = drivers
+
+    def driver(self, name: str = "") -> StorageDriver:
+        """See `Storage`."""
+        return self._drivers.get(StorageDriver, name or self.default)
+
+
+class ImagesPlugin(Plugin):
+    """Images and their store."""
+
+    meta = PluginMeta(
+        name="images",
+        description="Images: import, load, save, tag, inspect, remove",
+        provides=(ImageStore, Storage),
+        settings=Settings,
+    )
+
+    async def start(self, ctx: PluginContext) -> None:
+        """Open the store."""
+        self._ctx = ctx
+        self._storage = ChosenStorage(ctx.settings.storage_driver or "overlay2", ctx.drivers)
+        self._store = Images(ctx.state, self._storage, ctx.events, self._holders, ctx.log)
+        ctx.provide(Storage, self._storage)
+        ctx.provide(ImageStore, self._store)
+
+    async def restore(self) -> None:
+        """Remove layers that nothing needs, and report images that lack one."""
+        try:
+            self._storage.driver()
+        except EngineError as error:
+            self._ctx.log.error("no image can be used: %s", error)
+            return
+        for image in self._store.damaged():
+            names = ", ".join(image.Tags) or "no name"
+            self._ctx.log.error("image %s (%s) lacks layers: load or pull it again, or remove it", image.Id, names)
+        await self._store.sweep()
+
+    def _holders(self, image_id: str) -> Iterable[Holder]:
+        for _, found in self._ctx.hooks.sync("engine_holders", kind="image", key=image_id):
+            yield from found
+
+    @hookimpl
+    def engine_api_routers(self) -> Iterable[RouterSpec]:
+        """The routes."""
+        from . import api
+
+        return [RouterSpec(api.router(self._store, self._storage, self._ctx.root, self._ctx.events))]
+
+    @hookimpl
+    async def engine_event(self, event: Event) -> None:
+        """A container is gone: its layers may be free now."""
+        if event.type == "container" and event.action == "destroy":
+            await self._store.sweep_orphans()
+
+    @hookimpl
+    def engine_info(self) -> dict[str, Any]:
+        """Images, Driver, DriverStatus."""
+        info: dict[str, Any] = {"Images": len(self._store.list()), "Driver": self._storage.default, "DriverStatus": []}
+        try:
+            info["DriverStatus"] = [list(pair) for pair in self._storage.driver().status()]
+        except EngineError as error:
+            info["Warnings"] = [f"WARNING: no image can be used: {error}"]
+        return info

@@ -1,0 +1,1 @@
+"""Container logs: drivers, their pumps, and `docker logs`."""

@@ -1,0 +1,1 @@
+"""The network drivers "host" and "null"."""

@@ -1,0 +1,1 @@
+"""Network objects, address management, sandboxes and service discovery."""

@@ -1,0 +1,402 @@
+"""Network objects: create, remove, look up, restore."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Mapping, MutableSequence, Sequence
+
+from plugin_sdk import (
+    Collection,
+    Conflict,
+    EngineError,
+    Event,
+    Forbidden,
+    Holder,
+    InvalidParameter,
+    NotFound,
+    PluginContext,
+    Wire,
+)
+from plugin_sdk.network import EndpointRecord, IpamConfig, IpamPool, NetworkDriver, NetworkRecord
+from plugin_sdk.text import by_prefix, new_id
+from plugin_sdk.times import now
+from plugins.networks.plugging import find_driver, find_ipam, net_version
+from plugins.networks.records import StoredNetwork
+
+GATEWAY = {"RequestAddressType": "com.docker.network.gateway"}
+"""Option of the request for a gateway's address (IpamDriver protocol)."""
+
+
+class ConfigReference(Wire):
+    """`{"Network": NAME}`."""
+
+    Network: str = ""
+
+
+class NetworkCreate(Wire):
+    """Body of `POST /networks/create`."""
+
+    Name: str = ""
+    Driver: str = ""
+    Scope: str = ""
+    Internal: bool = False
+    Attachable: bool = False
+    Ingress: bool = False
+    ConfigOnly: bool = False
+    ConfigFrom: ConfigReference = ConfigReference()
+    IPAM: IpamConfig = IpamConfig()
+    EnableIPv4: bool = True
+    EnableIPv6: bool = False
+    Options: dict[str, str] = {}
+    Labels: dict[str, str] = {}
+
+
+class NetworkObjects:
+    """All networks.
+
+    Args:
+        in_use: gives the containers that are plugged into a network, or about to be.
+    """
+
+    def __init__(self, ctx: PluginContext, in_use: Callable[[str], Sequence[Holder]]) -> None:
+        self._ctx, self._in_use = ctx, in_use
+        self._store: Collection[StoredNetwork] = ctx.state.collection(
+            "networks", StoredNetwork, key=lambda network: network.Id, unique={"name": lambda network: network.Name}
+        )
+        self._removing: set[str] = set()
+
+    def get(self, ref: str) -> StoredNetwork:
+        """By ID, name, or unique prefix of an ID. Raises NotFound."""
+        found = self._store.get(ref)
+        if found is None:
+            found = next(iter(self._store.by("name", ref)), None)
+        if found is None and ref:
+            found = by_prefix(ref, self.list(), lambda network: network.Id)
+        if found is None:
+            raise NotFound(f"network {ref} not found")
+        return found
+
+    def find(self, ref: str) -> StoredNetwork | None:
+        """Like `get`, without the exception."""
+        try:
+            return self.get(ref)
+        except EngineError:
+            return None
+
+    def list(self) -> Sequence[StoredNetwork]:
+        """All that exist for clients."""
+        return [network for network in self._store.values() if network.State == "ready"]
+
+    def usable(self, ref: str) -> StoredNetwork:
+        """Like `get`, for a container that wants to be plugged in. Raises Conflict while it is being removed."""
+        network = self.get(ref)
+        if network.Id in self._removing or network.State != "ready":
+            raise Conflict(f"network {network.Name} is being removed")
+        if network.ConfigOnly:
+            raise Forbidden(f"cannot use config-only network {network.Name}: it only carries configuration")
+        return network
+
+    def owner_of(self, subnet: str) -> str:
+        """`network NAME`, of a subnet in use; "" when unknown."""
+        for network in self._store.values():
+            if any(pool.Subnet == subnet for pool in network.IPAM.Config):
+                return f"network {network.Name}"
+        return ""
+
+    async def create(self, request: NetworkCreate) -> StoredNetwork:
+        """Create a network; a failure leaves nothing behind.
+
+        Raises:
+            Conflict: the name is taken. Forbidden: a predefined name, overlapping pools. InvalidParameter. NotFound: no
+                such driver.
+        """
+        request = self._with_config_from(request)
+        self._check(request)
+        network = StoredNetwork(
+            Id=new_id(),
+            Name=request.Name,
+            Created=now(),
+            Driver="" if request.ConfigOnly else request.Driver or "bridge",
+            EnableIPv4=request.EnableIPv4,
+            EnableIPv6=request.EnableIPv6,
+            Internal=request.Internal,
+            Attachable=request.Attachable,
+            ConfigOnly=request.ConfigOnly,
+            IPAM=request.IPAM,
+            Options=request.Options,
+            Labels=request.Labels,
+            State="creating",
+            AskedPools=request.IPAM.Config,
+            ConfigFrom=request.ConfigFrom.Network,
+        )
+        return await self._make(network)
+
+    async def remove(self, ref: str) -> None:
+        """Raises NotFound, Forbidden (predefined, or containers are plugged in)."""
+        network = self.get(ref)
+        if network.Predefined:
+            raise Forbidden(f"{network.Name} is a pre-defined network and cannot be removed")
+        await self._remove(network)
+
+    async def _remove(self, network: StoredNetwork) -> None:
+        if self.holders(network):
+            raise Forbidden(
+                f"error while removing network: network {network.Name} id {network.Id} has active endpoints"
+            )
+        if network.ConfigOnly and (users := [n.Name for n in self.list() if n.ConfigFrom == network.Name]):
+            raise Forbidden(f"configuration network {network.Name!r} is in use by {', '.join(users)}")
+        if network.Id in self._removing:
+            raise Conflict(f"network {network.Name} is already being removed")
+        self._removing.add(network.Id)
+        try:
+            await self._store.put(network.model_copy(update={"State": "removing"}))
+            await self._undo(network)
+            await self._store.delete(network.Id)
+        finally:
+            self._removing.discard(network.Id)
+        self._tell("destroy", network)
+
+    def holders(self, network: NetworkRecord) -> Sequence[Holder]:
+        """What keeps it in use, other plugins' objects included."""
+        found = list(self._in_use(network.Id))
+        for plugin, holders in self._ctx.hooks.sync("engine_holders", kind="network", key=network.Id):
+            if plugin != self._ctx.name:
+                found += holders
+        return found
+
+    async def restore(self, plugged: Sequence[EndpointRecord]) -> None:
+        """Settle half-made and half-removed networks, and bring the drivers back in step.
+
+        Args:
+            plugged: the endpoints that are in use.
+        """
+        for network in self._store.values():
+            if network.State != "ready":
+                self._ctx.log.info("network %s was being %s: undone", network.Name, network.State.replace("ing", "ed"))
+                try:
+                    await self._undo(network)
+                except EngineError as error:
+                    self._ctx.log.warning("network %s: %s", network.Name, error)
+                await self._store.delete(network.Id)
+        await self._restore_ipam(plugged)
+        by_driver: dict[str, list[StoredNetwork]] = {name: [] for name in self._ctx.drivers.all(NetworkDriver)}
+        for network in self.list():
+            if not network.ConfigOnly:
+                by_driver.setdefault(network.Driver, []).append(network)
+        for name, networks in by_driver.items():
+            theirs = {network.Id for network in networks}
+            try:
+                driver = await find_driver(self._ctx, name)
+                await driver.restore(networks, [endpoint for endpoint in plugged if endpoint.NetworkID in theirs])
+            except EngineError as error:
+                self._ctx.log.warning("network driver %s cannot restore its networks: %s", name, error)
+
+    async def make_predefined(self) -> None:
+        """Make the networks that plugins contribute, and remake those whose contribution changed."""
+        for plugin, contributed in self._ctx.hooks.sync("engine_predefined_networks"):
+            for template in contributed:
+                try:
+                    await self._make_one_predefined(template)
+                except EngineError as error:
+                    self._ctx.log.error("predefined network %s of plugin %s: %s", template.Name, plugin, error)
+
+    async def _make_one_predefined(self, template: NetworkRecord) -> None:
+        told = template.model_dump()
+        existing = next(iter(self._store.by("name", template.Name)), None)
+        if existing is not None and existing.Contributed == told:
+            return
+        if existing is not None:
+            if self.holders(existing):
+                self._ctx.log.warning(
+                    "network %s keeps its old configuration while containers use it; restart the engine without them",
+                    existing.Name,
+                )
+                return
+            await self._undo(existing)
+            await self._store.delete(existing.Id)
+        fresh = StoredNetwork(
+            **{
+                **told,
+                "Id": existing.Id if existing else new_id(),
+                "Created": existing.Created if existing else now(),
+                "State": "creating",
+                "Predefined": True,
+                "Contributed": told,
+                "AskedPools": told["IPAM"]["Config"],
+            }
+        )
+        await self._make(fresh, quiet=True)
+
+    async def _make(self, network: StoredNetwork, *, quiet: bool = False) -> StoredNetwork:
+        if network.ConfigOnly:
+            ready = network.model_copy(update={"State": "ready"})
+            await self._claim(ready)
+        else:
+            driver = await find_driver(self._ctx, network.Driver)
+            network = network.model_copy(update={"Scope": driver.capabilities().scope})
+            driver.validate(network)
+            await self._claim(network)
+            pools: list[IpamPool] = []
+            try:
+                await self._allocate(network, pools)
+                network = network.model_copy(update={"IPAM": network.IPAM.model_copy(update={"Config": pools})})
+                await self._store.put(network)
+                await driver.create_network(network)
+                ready = network.model_copy(update={"State": "ready"})
+                await self._store.put(ready)
+            except BaseException:
+                await self._undo(network.model_copy(update={"IPAM": network.IPAM.model_copy(update={"Config": pools})}))
+                await self._store.delete(network.Id)
+                raise
+        if not quiet:
+            self._tell("create", ready)
+        return ready
+
+    async def _claim(self, network: StoredNetwork) -> None:
+        try:
+            await self._store.put(network)
+        except Conflict:
+            raise Conflict(f"network with name {network.Name} already exists") from None
+
+    async def _undo(self, network: StoredNetwork) -> None:
+        if network.ConfigOnly:
+            return
+        await (await find_driver(self._ctx, network.Driver)).delete_network(network)
+        held = [pool for pool in network.IPAM.Config if pool.PoolID]
+        if held:
+            ipam = await find_ipam(self._ctx, network.IPAM.Driver)
+            for pool in held:
+                await ipam.release_pool(pool.PoolID)
+
+    async def _allocate(self, network: StoredNetwork, pools: MutableSequence[IpamPool]) -> None:
+        """Subnets and gateways; what was taken is in `pools` also after a failure."""
+        ipam = await find_ipam(self._ctx, network.IPAM.Driver or "default")
+        asked = list(network.IPAM.Config)
+        for version, enabled in ((4, network.EnableIPv4), (6, network.EnableIPv6)):
+            if enabled and not any(net_version(pool.Subnet) == version for pool in asked if pool.Subnet):
+                asked.append(IpamPool())
+            for pool in [pool for pool in asked if not pool.Subnet or net_version(pool.Subnet) == version]:
+                asked.remove(pool)
+                if not enabled:
+                    continue
+                got = await ipam.request_pool(pool.Subnet, pool.IPRange, network.IPAM.Options, v6=version == 6)
+                real = ipaddress.ip_network(got.subnet).prefixlen > 0
+                pool = pool.model_copy(update={"PoolID": got.id, "Subnet": got.subnet if real else ""})
+                pools.append(pool)
+                gateway = await ipam.request_address(got.id, pool.Gateway, GATEWAY) if real else ""
+                pools[-1] = pool.model_copy(update={"Gateway": gateway.partition("/")[0]})
+                for address in pool.AuxiliaryAddresses.values():
+                    await ipam.request_address(got.id, address, {})
+
+    async def _restore_ipam(self, plugged: Sequence[EndpointRecord]) -> None:
+        pools: dict[str, dict[str, tuple[str, str]]] = {}
+        addresses: dict[str, list[str]] = {}
+        for network in self._store.values():
+            for pool in network.IPAM.Config:
+                if pool.PoolID:
+                    pools.setdefault(network.IPAM.Driver, {})[pool.PoolID] = (pool.Subnet, pool.IPRange)
+                    held = [pool.Gateway, *pool.AuxiliaryAddresses.values()]
+                    held += _addresses_in(pool, [endpoint for endpoint in plugged if endpoint.NetworkID == network.Id])
+                    addresses[pool.PoolID] = [address for address in held if address]
+        for name, theirs in pools.items():
+            try:
+                ipam = await find_ipam(self._ctx, name)
+                await ipam.restore(theirs, {pool_id: addresses[pool_id] for pool_id in theirs})
+            except EngineError as error:
+                self._ctx.log.warning("IPAM driver %s cannot restore its pools: %s", name, error)
+
+    def _with_config_from(self, request: NetworkCreate) -> NetworkCreate:
+        name = request.ConfigFrom.Network
+        if not name:
+            return request
+        source = self.get(name)
+        if not source.ConfigOnly:
+            raise InvalidParameter(f"network {name} is not a config-only network: ConfigFrom needs one")
+        if request.Options or request.Labels or request.IPAM.Config:
+            raise InvalidParameter(
+                "user specified configuration with --config-from is not allowed: it comes from there"
+            )
+        return request.model_copy(
+            update={
+                "Options": source.Options,
+                "Labels": source.Labels,
+                "IPAM": source.IPAM,
+                "EnableIPv4": source.EnableIPv4,
+                "EnableIPv6": source.EnableIPv6,
+                "Internal": source.Internal,
+            }
+        )
+
+    def _check(self, request: NetworkCreate) -> None:
+        if not request.Name.strip() or any(ord(letter) < 32 or letter == "/" for letter in request.Name):
+            raise InvalidParameter(f"invalid name: {request.Name}")
+        taken = next(iter(self._store.by("name", request.Name)), None)
+        if taken is not None and taken.Predefined:
+            raise Forbidden(f"operation is not permitted on predefined {request.Name} network ")
+        if taken is not None:
+            raise Conflict(f"network with name {request.Name} already exists")
+        if request.Ingress or request.Scope == "swarm":
+            raise Forbidden(
+                'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node to'
+                " swarm and try again."
+            )
+        if not request.EnableIPv4 and not request.EnableIPv6 and not request.ConfigOnly:
+            raise InvalidParameter("IPv4 or IPv6 must be enabled")
+        reasons = [reason for pool in request.IPAM.Config for reason in pool_faults(pool, ipv6=request.EnableIPv6)]
+        if reasons:
+            raise InvalidParameter("invalid network config:\n" + "\n".join(reasons))
+
+    def _tell(self, action: str, network: NetworkRecord) -> None:
+        facts: Mapping[str, str] = {"name": network.Name, "type": network.Driver}
+        self._ctx.events.publish(Event(type="network", action=action, actor=network.Id, attributes=facts))
+
+
+def pool_faults(pool: IpamPool, *, ipv6: bool) -> list[str]:
+    """What is wrong with an address pool that a client asks for, in dockerd's words."""
+    if not pool.Subnet:
+        if pool.Gateway or pool.IPRange or pool.AuxiliaryAddresses:
+            return ["every ip-range or gateway must have a corresponding subnet"]
+        return []
+    try:
+        subnet = ipaddress.ip_network(pool.Subnet, strict=False)
+    except ValueError:
+        return [f"invalid subnet {pool.Subnet}: invalid CIDR block notation"]
+    if str(subnet) != str(ipaddress.ip_interface(pool.Subnet)):
+        return [f"invalid subnet {pool.Subnet}: it should be {subnet}"]
+    if subnet.version == 6 and not ipv6:
+        return [f"invalid subnet {pool.Subnet}: IPv6 has not been enabled for this network"]
+    faults = []
+    if pool.IPRange:
+        try:
+            part = ipaddress.ip_network(pool.IPRange, strict=False)
+        except ValueError:
+            return [f"invalid ip-range {pool.IPRange}: invalid CIDR block notation"]
+        if part.version != subnet.version or not part.subnet_of(subnet):  # type: ignore[arg-type]
+            faults.append(f"invalid ip-range {pool.IPRange}: parent subnet {subnet} doesn't contain ip-range")
+    for what, text in (
+        ("gateway", pool.Gateway),
+        *(("auxiliary address", t) for t in pool.AuxiliaryAddresses.values()),
+    ):
+        if not text:
+            continue
+        try:
+            inside = ipaddress.ip_address(text) in subnet
+        except ValueError:
+            faults.append(f"invalid {what} {text}: invalid address")
+            continue
+        if not inside:
+            faults.append(f"invalid {what} {text}: parent subnet {subnet} doesn't contain this address")
+    return faults
+
+
+def _addresses_in(pool: IpamPool, endpoints: Sequence[EndpointRecord]) -> list[str]:
+    if not pool.Subnet:
+        return []
+    net = ipaddress.ip_network(pool.Subnet, strict=False)
+    plain = [
+        ipaddress.ip_interface(text).ip
+        for endpoint in endpoints
+        for text in (endpoint.IPv4Address, endpoint.IPv6Address)
+        if text
+    ]
+    return [str(address) for address in plain if address in net]

@@ -1,0 +1,164 @@
+"""Wiring of the plugin `networks`."""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+
+from plugin_sdk import (
+    DriverSpec,
+    Event,
+    Holder,
+    Plugin,
+    PluginAdmin,
+    PluginContext,
+    PluginMeta,
+    hookimpl,
+    setting,
+)
+from plugin_sdk.api import RouterSpec
+from plugin_sdk.containers import ContainerDraft, ContainerRecord, Preparation
+from plugin_sdk.network import IpamDriver, NetworkDriver, Networks
+from plugin_sdk.runtime import Exit
+from plugins.networks import modes
+from plugins.networks.base import Base
+from plugins.networks.hosts import DnsChoice
+from plugins.networks.ipam import DefaultIpam, NullIpam, parse_pools
+from plugins.networks.records import Attachments
+from plugins.networks.sandbox import SandboxPool
+from plugins.networks.service import NetworksService
+
+if TYPE_CHECKING:
+    import asyncio
+
+
+class NetworksSettings(BaseModel):
+    """Settings."""
+
+    dns: list[str] = setting([], "DNS server for containers (repeatable)", flag="--dns")
+    dns_opts: list[str] = setting([], "DNS option for containers (repeatable)", flag="--dns-opt", key="dns-opts")
+    dns_search: list[str] = setting([], "DNS search domain for containers (repeatable)", flag="--dns-search")
+    default_address_pools: list[Any] = setting(
+        [],
+        "Address pool for networks without a subnet, base=CIDR,size=N (repeatable)",
+        flag="--default-address-pool",
+        key="default-address-pools",
+    )
+    host_gateway_ip: list[str] = setting(
+        [], "Address that host-gateway of --add-host means", flag="--host-gateway-ip", key="host-gateway-ips"
+    )
+    network_control_plane_mtu: int = setting(
+        1500,
+        "MTU of the control plane",
+        flag="--network-control-plane-mtu",
+        ignored="the control plane of this engine has no MTU of its own",
+    )
+    sandbox_stock: int = setting(4, "Network sandboxes kept ready for containers to come")
+
+
+class NetworksPlugin(Plugin):
+    """Network objects, address management, sandboxes and service discovery."""
+
+    meta = PluginMeta(
+        name="networks",
+        description="Network objects, address management, sandboxes and service discovery",
+        provides=(Networks,),
+        requires=(PluginAdmin,),
+        settings=NetworksSettings,
+    )
+
+    async def start(self, ctx: PluginContext) -> None:
+        """Load what is stored."""
+        settings: NetworksSettings = ctx.settings
+        for server in (*settings.dns, *settings.host_gateway_ip):
+            modes.check_server(server)
+        folder = ctx.run / "netns"
+        folder.mkdir(mode=0o711, exist_ok=True)
+        self._ctx = ctx
+        self._pool = SandboxPool(folder, max(0, settings.sandbox_stock), ctx.log.warning)
+        self._attachments = Attachments(ctx.state)
+        base = Base(ctx, self._attachments, self._pool)
+        dns = DnsChoice(settings.dns, settings.dns_search, settings.dns_opts)
+        self._service = NetworksService(base, dns, settings.host_gateway_ip)
+        self._discovery = base.discovery
+        digest = hashlib.sha256(ctx.require(PluginAdmin).facts.id.encode()).digest()
+        pool6 = ipaddress.IPv6Network((b"\xfd" + digest[:5] + bytes(10), 48))
+        self._ipam = DefaultIpam(parse_pools(settings.default_address_pools), pool6, base.objects.owner_of)
+        self._tasks: list[asyncio.Task[Any]] = [ctx.spawn(self._attachments.keep_flushed(), name="flush")]
+        ctx.provide(Networks, self._service)
+
+    async def restore(self) -> None:
+        """Adopt, settle, and make sandboxes ready."""
+        await self._service.restore()
+        self._tasks.append(self._ctx.spawn(self._pool.keep_stocked(), name="sandboxes"))
+
+    async def stop(self) -> None:
+        """Let go; running containers keep their sandboxes."""
+        if not hasattr(self, "_attachments"):
+            return
+        for task in self._tasks:
+            task.cancel()
+        self._discovery.close()
+        await self._attachments.flush()
+        await self._pool.close()
+
+    @hookimpl
+    def engine_drivers(self) -> Iterable[DriverSpec]:
+        """The IPAM drivers."""
+        return [DriverSpec(IpamDriver, "default", self._ipam), DriverSpec(IpamDriver, "null", NullIpam())]
+
+    @hookimpl
+    def engine_api_routers(self) -> Iterable[RouterSpec]:
+        """The routes under /networks."""
+        from plugins.networks.api import router
+
+        return [RouterSpec(router(self._ctx, self._service))]
+
+    @hookimpl
+    def engine_holders(self, kind: str, key: str) -> Iterable[Holder]:
+        """Containers on a network."""
+        return self._service.users(key) if kind == "network" else ()
+
+    @hookimpl(order=30)
+    async def engine_container_validate(self, draft: ContainerDraft) -> None:
+        """Modes, endpoints, ports."""
+        self._service.validate(draft)
+
+    @hookimpl(order=30)
+    async def engine_container_create(self, draft: ContainerDraft) -> None:
+        """Remember what is wanted."""
+        self._service.create(draft)
+
+    @hookimpl(order=30)
+    async def engine_container_prepare(self, container: ContainerRecord, preparation: Preparation) -> None:
+        """Plug in."""
+        await self._service.runs.prepare(container, preparation)
+
+    @hookimpl(order=30)
+    async def engine_container_release(self, container: ContainerRecord, exit: Exit | None) -> None:
+        """Unplug."""
+        await self._service.runs.release(container.Id)
+
+    @hookimpl(order=30)
+    async def engine_container_remove(self, container: ContainerRecord, volumes: bool) -> None:
+        """Forget."""
+        await self._service.remove(container.Id)
+
+    @hookimpl
+    async def engine_event(self, event: Event) -> None:
+        """A renamed container is found under its new name."""
+        if event.type == "container" and event.action == "rename":
+            self._service.renamed(event.actor, event.attributes.get("name", "").removeprefix("/"))
+
+    @hookimpl
+    def engine_info(self) -> dict[str, Any]:
+        """Part of `GET /info`."""
+        pools = [{"Base": str(base), "Size": size} for base, size in self._ipam.pools]
+        return {
+            "Plugins": {"Network": sorted(self._ctx.drivers.all(NetworkDriver))},
+            "DefaultAddressPools": pools if self._ctx.settings.default_address_pools else [],
+        }

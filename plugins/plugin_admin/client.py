@@ -1,0 +1,75 @@
+"""A thin HTTP client for the commands: no imports that would make them slow."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import socket
+import ssl
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+DEFAULT_HOST = "unix:///var/run/docker.sock"
+TIMEOUT = 120.0
+"""Seconds that one answer may take."""
+
+
+class ClientError(Exception):
+    """The engine refused, or cannot be reached; the text is for people."""
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=TIMEOUT)
+        self._path = path
+
+    def connect(self) -> None:
+        """Connect."""
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+class Client:
+    """Speaks to the engine at `host` ("" for $DOCKER_HOST, else the default socket)."""
+
+    def __init__(self, host: str = "") -> None:
+        self.host = host or os.environ.get("DOCKER_HOST", "") or DEFAULT_HOST
+
+    def _connect(self) -> http.client.HTTPConnection:
+        parts = urlsplit(self.host)
+        if parts.scheme == "unix":
+            return _UnixConnection(parts.path)
+        if parts.scheme != "tcp" or not parts.hostname:
+            raise ClientError(f"invalid host {self.host!r}: want unix://PATH or tcp://HOST:PORT")
+        if not os.environ.get("DOCKER_TLS_VERIFY"):
+            return http.client.HTTPConnection(parts.hostname, parts.port or 2375, timeout=TIMEOUT)
+        folder = Path(os.environ.get("DOCKER_CERT_PATH") or Path.home() / ".docker")
+        context = ssl.create_default_context(cafile=str(folder / "ca.pem"))
+        context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
+        return http.client.HTTPSConnection(parts.hostname, parts.port or 2376, timeout=TIMEOUT, context=context)
+
+    def call(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Any:
+        """The answer's JSON, None without a body.
+
+        Args:
+            body: bytes, or an iterable of bytes to stream.
+
+        Raises:
+            ClientError: with the engine's message.
+        """
+        connection = self._connect()
+        try:
+            connection.request(method, path, body=body, headers=headers or {})
+            answer = connection.getresponse()
+            content = answer.read()
+        except OSError as error:
+            raise ClientError(f"cannot reach the engine at {self.host}: {error}. Is the daemon running?") from None
+        finally:
+            connection.close()
+        parsed = json.loads(content) if content.strip() else None
+        if answer.status >= 400:
+            raise ClientError(parsed.get("message", "") if isinstance(parsed, dict) else f"status {answer.status}")
+        return parsed

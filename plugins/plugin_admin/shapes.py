@@ -1,0 +1,65 @@
+"""Plugins in the API's shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from plugin_sdk import HookStats, InvalidParameter, PluginStatus
+from plugin_sdk.managed import ManagedPlugin
+from plugin_sdk.text import Filters
+
+
+def managed(plugin: ManagedPlugin) -> dict[str, Any]:
+    """`Plugin` of the Engine API."""
+    return {
+        "Config": plugin.Config,
+        "Enabled": plugin.Enabled,
+        "Id": plugin.Id,
+        "Name": plugin.Name,
+        "PluginReference": plugin.PluginReference or plugin.Name,
+        "Settings": plugin.Settings,
+    }
+
+
+def in_process(status: PluginStatus, stats: Mapping[tuple[str, str], HookStats]) -> dict[str, Any]:
+    """An in-process plugin, for `GET /engine/plugins`; `Calls` by hook or driver method, times in seconds."""
+    return {
+        "Name": status.name,
+        "Description": status.description,
+        "State": str(status.state),
+        "Reason": status.reason,
+        "Distribution": status.distribution,
+        "Version": status.version,
+        "Essential": status.essential,
+        "Provides": list(status.provides),
+        "Requires": list(status.requires),
+        "Drivers": list(status.drivers),
+        "Failures": status.failures,
+        "LastError": status.last_error,
+        "Restored": status.restored,
+        "Calls": {call: asdict(counts) for (plugin, call), counts in sorted(stats.items()) if plugin == status.name},
+    }
+
+
+def select(plugins: Sequence[ManagedPlugin], filters: Filters) -> list[ManagedPlugin]:
+    """Those that pass the filters `enabled` and `capability`. Raises InvalidParameter for a bad value."""
+    wanted: bool | None = None
+    if "enabled" in filters:
+        values = {value.lower() for value in filters["enabled"]}
+        if len(values) != 1 or not values <= {"true", "false", "1", "0"}:
+            raise InvalidParameter(f"invalid filter 'enabled=[{' '.join(filters['enabled'])}]'")
+        wanted = values <= {"true", "1"}
+    capabilities = {value.lower() for value in filters.get("capability", ())}
+    return [
+        plugin
+        for plugin in plugins
+        if (wanted is None or plugin.Enabled == wanted) and (not capabilities or capabilities & _capabilities(plugin))
+    ]
+
+
+def _capabilities(plugin: ManagedPlugin) -> set[str]:
+    """ "volumedriver" of "docker.volumedriver/1.0"."""
+    interface = plugin.Config.get("Interface") or {}
+    return {str(kind).partition("/")[0].rpartition(".")[2].lower() for kind in interface.get("Types") or ()}

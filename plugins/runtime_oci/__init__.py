@@ -1,0 +1,1 @@
+"""Runs containers with an OCI runtime (crun, runc, ...) under conmon."""

@@ -1,0 +1,1 @@
+"""Image and container file systems on overlayfs."""

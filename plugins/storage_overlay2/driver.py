@@ -1,0 +1,218 @@
+"""The storage driver "overlay2": what the contract asks for, on threads."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import threading
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, ParamSpec, TypeVar
+
+from plugin_sdk import EngineError, InvalidParameter, NotFound, NotSupported, Unavailable
+from plugin_sdk.aio import blocking
+from plugin_sdk.storage import Change, LayerInfo
+from plugin_sdk.streams import Inlet, apart
+
+from . import changes, mounts
+from .layers import Layers
+from .tarwrite import TreeWriter
+from .writable import Writables
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Spawn = Callable[[Coroutine[Any, Any, Any], str], object]
+
+SETTLE_AFTER = 20.0
+"""Seconds after the last new layer at which layers are written out."""
+
+
+class Overlay2:
+    """Fulfils `StorageDriver`.
+
+    Args:
+        root: folder for all of it.
+        spawn: runs a coroutine in the background.
+    """
+
+    def __init__(self, root: Path, log: logging.Logger, spawn: Spawn) -> None:
+        self._root = root
+        self._spawn = spawn
+        self._layers = Layers(root, log)
+        self._writables = Writables(self._layers, log)
+        self._backing = ""
+        self._settling = False
+
+    def open(self) -> None:
+        """Check the backing file system and learn what is there. Blocking. Raises EngineError with the reason."""
+        self._backing = mounts.probe(self._root)
+        self._layers.open()
+        self._writables.open()
+
+    async def recover(self) -> None:
+        """Remove what a crash left half done, and check the layers that one of the machine may have caught."""
+        await apart(self._layers.clear_leftovers)
+        await apart(self._layers.verify)
+        await apart(self._writables.drop_unreadable)
+
+    async def apply(self, parent: str, diff: BinaryIO, *, expected: str = "") -> LayerInfo:
+        """See `StorageDriver`."""
+        cancelled = threading.Event()
+        work = asyncio.ensure_future(apart(_clear, self._layers.apply, parent, diff, expected, cancelled))
+        try:
+            layer = await asyncio.shield(work)
+        except asyncio.CancelledError:
+            cancelled.set()
+            await asyncio.wait([work], timeout=10.0)
+            raise
+        if not self._settling:
+            self._settling = True
+            self._spawn(self._settle(), "write layers out")
+        return layer.info
+
+    async def _settle(self) -> None:
+        await asyncio.sleep(SETTLE_AFTER)
+        self._settling = False
+        await apart(self._layers.settle)
+
+    def layer(self, chain_id: str) -> LayerInfo:
+        """See `StorageDriver`."""
+        return self._layers.get(chain_id).info
+
+    def layers(self) -> Sequence[LayerInfo]:
+        """See `StorageDriver`."""
+        return [layer.info for layer in self._layers.all()]
+
+    async def remove_layer(self, chain_id: str) -> None:
+        """See `StorageDriver`."""
+        await apart(_clear, self._layers.remove, chain_id, self._writables.user)
+
+    async def create(self, name: str, parent: str, *, options: dict[str, str] | None = None) -> None:
+        """See `StorageDriver`. There are no options that can be fulfilled yet."""
+        self._refuse(options or {})
+        await blocking(_clear, self._writables.create, name, parent)
+
+    def _refuse(self, options: Mapping[str, str]) -> None:
+        for option in options:
+            if option.lower() == "size":
+                raise NotSupported(
+                    f"--storage-opt size: limiting a container's size needs project quotas, which overlay2 does not set"
+                    f" on {self._backing}; leave the option out"
+                )
+            raise InvalidParameter(f"--storage-opt {option}: unknown option for overlay2")
+
+    def writable(self) -> dict[str, str]:
+        """See `StorageDriver`."""
+        return self._writables.parents()
+
+    async def mount(self, name: str) -> Path:
+        """See `StorageDriver`."""
+        return await blocking(_clear, self._writables.mount, name)
+
+    async def unmount(self, name: str) -> None:
+        """See `StorageDriver`."""
+        await blocking(_clear, self._writables.unmount, name)
+
+    async def remove(self, name: str) -> None:
+        """See `StorageDriver`. The files go in the background."""
+        doomed = await blocking(_clear, self._writables.remove, name)
+        if doomed is not None:
+            self._spawn(apart(self._layers.bury, doomed), f"remove files of {name}")
+
+    async def diff(self, name: str, out: BinaryIO) -> None:
+        """See `StorageDriver`."""
+        await apart(_clear, self._diff, name, out)
+
+    def _diff(self, name: str, out: BinaryIO) -> None:
+        if name in self._writables.parents():
+            TreeWriter(out).write(f"{self._writables.folder(name)}/fs")
+        else:
+            with self._layers.pinned(name):
+                self._layers.rebuild(self._layers.get(name), out)
+
+    async def commit(self, name: str) -> LayerInfo:
+        """See `StorageDriver`."""
+        parent = self._writables.parent(name)
+        pipe = Inlet()
+        # A plain thread ends the pipe in every case, so neither side can wait for ever.
+        threading.Thread(target=self._feed, args=(name, pipe), name="commit", daemon=True).start()
+        try:
+            return await self.apply(parent, pipe)  # type: ignore[arg-type]
+        finally:
+            pipe.close()
+
+    def _feed(self, name: str, pipe: Inlet) -> None:
+        try:
+            TreeWriter(_Fill(pipe)).write(f"{self._writables.folder(name)}/fs")
+            pipe.end()
+        except BaseException as error:  # noqa: BLE001 - raised by the reading side
+            pipe.fail(error)
+
+    async def changes(self, name: str) -> list[Change]:
+        """See `StorageDriver`."""
+        return await apart(_clear, lambda: changes.changes(f"{self._upper(name)}", self._writables.below(name)))
+
+    async def usage(self, name: str) -> int:
+        """See `StorageDriver`."""
+        return await apart(_clear, lambda: changes.usage(f"{self._upper(name)}"))
+
+    def _upper(self, name: str) -> Path:
+        self._writables.parent(name)
+        return self._writables.folder(name) / "fs"
+
+    def metadata(self, name: str) -> dict[str, str]:
+        """See `StorageDriver`."""
+        if name in self._writables.parents():
+            home = self._writables.folder(name)
+            return {
+                "LowerDir": ":".join(str(path) for path in self._writables.lower(name)),
+                "MergedDir": f"{home}/merged",
+                "UpperDir": f"{home}/fs",
+                "WorkDir": f"{home}/work",
+            }
+        top, *rest = [f"{self._layers.path(layer)}/fs" for layer in self._layers.stack(name)]
+        return {"UpperDir": top} | ({"LowerDir": ":".join(rest)} if rest else {})
+
+    def status(self) -> list[tuple[str, str]]:
+        """See `StorageDriver`."""
+        return [
+            ("Backing Filesystem", self._backing),
+            ("Supports d_type", "true"),
+            ("Using metacopy", "false"),
+            ("Native Overlay Diff", "true"),
+            ("userxattr", "false"),
+        ]
+
+
+class _Fill:
+    """The writing end of an inlet, as a file."""
+
+    def __init__(self, inlet: Inlet) -> None:
+        self._inlet = inlet
+
+    def write(self, data: memoryview) -> int:
+        self._inlet.put(bytes(data))
+        return len(data)
+
+
+def _clear(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call; what this machine or the other end of a stream is to blame for becomes an EngineError in plain words."""
+    with _plain_words():
+        return function(*args, **kwargs)
+
+
+@contextmanager
+def _plain_words() -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise NotFound(f"storage: {error.filename or error} is gone") from error
+    except ConnectionError as error:
+        raise Unavailable(f"the other end of the stream has gone: {error}") from error
+    except OSError as error:
+        hint = "; free some space under the data root" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+        raise EngineError(f"storage: {error}{hint}") from error
+    except RecursionError as error:
+        raise EngineError("storage: folders are nested too deeply") from error

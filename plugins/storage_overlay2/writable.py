@@ -1,0 +1,163 @@
+"""Writable layers on disk and their mounts. Blocking.
+
+writable/NAME/fs      the upper folder
+              work    overlayfs's own
+              merged  the mount point
+              parent  a symbolic link whose text is the parent's chain ID
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shutil
+from pathlib import Path
+
+from plugin_sdk import Conflict, EngineError, InvalidParameter, NotFound
+
+from . import mountpoints, mounts
+from .layers import Layers
+from .stack import Stack
+
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
+_NO_PARENT = "none"
+
+
+class Writables:
+    """All writable layers."""
+
+    def __init__(self, layers: Layers, log: logging.Logger) -> None:
+        self._layers = layers
+        self._log = log
+        self._home = layers.root / "writable"
+        self._base = layers.root / "base"
+        self._parents: dict[str, str] = {}
+        self._options = mounts.features_off()
+
+    def open(self) -> None:
+        """Make the folders and learn what is there."""
+        self._home.mkdir(mode=0o711, exist_ok=True)
+        for name in os.listdir(self._home):
+            try:
+                parent = os.readlink(self._home / name / "parent")
+            except OSError as error:
+                self._log.error("writable layer %s is unreadable and left out: %s", name, error)
+                continue
+            self._parents[name] = "" if parent == _NO_PARENT else parent
+
+    def parents(self) -> dict[str, str]:
+        """Names to parents; a snapshot."""
+        return dict(self._parents)
+
+    def parent(self, name: str) -> str:
+        """Raises NotFound."""
+        try:
+            return self._parents[name]
+        except KeyError:
+            raise NotFound(f"writable layer {name} does not exist") from None
+
+    def user(self, chain: str) -> str:
+        """A writable layer that lies on a chain, or ""."""
+        return next((f"container {name}" for name, parent in self._parents.copy().items() if parent == chain), "")
+
+    def folder(self, name: str) -> Path:
+        """Its folder."""
+        return self._home / name
+
+    def create(self, name: str, parent: str) -> None:
+        """See `StorageDriver.create`."""
+        if not _NAME.fullmatch(name):
+            raise InvalidParameter(f"invalid name {name!r} of a writable layer")
+        if name in self._parents:
+            raise Conflict(f"writable layer {name} already exists")
+        with self._layers.pinned(parent), self._layers.scratch() as building:
+            self._layers.stack(parent)
+            like = os.stat(self._init(parent))
+            (building / "fs").mkdir()
+            if like.st_uid or like.st_gid:
+                os.chown(building / "fs", like.st_uid, like.st_gid)
+            os.chmod(building / "fs", like.st_mode & 0o7777)
+            (building / "work").mkdir(mode=0o700)
+            (building / "merged").mkdir(mode=0o755)
+            os.symlink(parent or _NO_PARENT, building / "parent")
+            os.chmod(building, 0o711)
+            try:
+                os.rename(building, self.folder(name))
+            except OSError as error:
+                raise Conflict(f"writable layer {name} already exists") from error
+            self._parents[name] = parent
+
+    def _init(self, parent: str) -> Path:
+        """The init layer on a chain, made at its first use."""
+        home = self._layers.path(self._layers.get(parent)) if parent else self._base
+        init = home / "init"
+        if not init.exists():
+            with self._layers.scratch() as building:
+                tree = building / "init"
+                tree.mkdir(mode=0o755)
+                mountpoints.build(tree, self._layers.view(parent))
+                home.mkdir(exist_ok=True)
+                try:
+                    os.rename(tree, init)
+                except OSError:
+                    if not init.exists():  # another thread was not faster, so it is a failure
+                        raise
+        return init
+
+    def lower(self, name: str) -> list[Path]:
+        """Folders below a writable layer, the uppermost first."""
+        parent = self.parent(name)
+        return [self._init(parent), *(self._layers.path(layer) / "fs" for layer in self._layers.stack(parent))]
+
+    def below(self, name: str) -> Stack:
+        """The merged view of them."""
+        return Stack([str(path) for path in self.lower(name)])
+
+    def mount(self, name: str) -> Path:
+        """See `StorageDriver.mount`."""
+        lower = self.lower(name)
+        home = self.folder(name)
+        target = home / "merged"
+        if mounts.is_mounted(str(target)):
+            return target
+        root = self._layers.root
+        here = f"writable/{name}"
+        try:
+            mounts.mount_overlay(
+                root,
+                f"{here}/merged",
+                [str(path.relative_to(root)) for path in lower],
+                f"{here}/fs",
+                f"{here}/work",
+                extra=self._options,
+            )
+        except OSError as error:
+            raise EngineError(
+                f"cannot mount the file system of {name}, {len(lower)} layers: {error.strerror}; see the kernel's log"
+            ) from error
+        return target
+
+    def unmount(self, name: str) -> None:
+        """See `StorageDriver.unmount`."""
+        target = self.folder(name) / "merged"
+        if mounts.is_mounted(str(target)):
+            mounts.unmount(str(target))
+
+    def remove(self, name: str) -> Path | None:
+        """Unmount it and take it out of its place; gives the doomed folder for `Layers.bury`."""
+        if not _NAME.fullmatch(name):
+            return None
+        self.unmount(name)
+        self._parents.pop(name, None)
+        try:
+            return self._layers.doom(self.folder(name))
+        except FileNotFoundError:
+            return None
+
+    def drop_unreadable(self) -> None:
+        """Remove folders that are no writable layer."""
+        for name in os.listdir(self._home):
+            if name not in self._parents:
+                mounts.unmount(f"{self._home / name}/merged")
+                shutil.rmtree(self._home / name, ignore_errors=True)

@@ -1,0 +1,194 @@
+"""Options of dockerd that describe the engine as a whole, or that no other plugin has a use for."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Any
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, field_validator
+
+from plugin_sdk import setting
+
+_NO_CONTAINERD = "this engine runs containers without containerd"
+_NO_SWARM = "there is no swarm mode yet"
+_NO_REGISTRY = "there is no registry plugin yet"
+
+
+class Settings(BaseModel):
+    """Everything that `engine daemon --help` shows for this plugin."""
+
+    labels: list[str] = setting([], "Label of this engine, KEY=VALUE", flag="--label", key="labels", reloadable=True)
+    registry_mirrors: list[str] = setting(
+        [], "Registry mirror to prefer", flag="--registry-mirror", key="registry-mirrors", reloadable=True
+    )
+    insecure_registries: list[str] = setting(
+        [],
+        "Registry, or CIDR of registries, to reach without verified TLS",
+        flag="--insecure-registry",
+        key="insecure-registries",
+        reloadable=True,
+    )
+    http_proxy: str = setting("", "HTTP proxy for outgoing traffic", flag="--http-proxy")
+    https_proxy: str = setting("", "HTTPS proxy for outgoing traffic", flag="--https-proxy")
+    no_proxy: str = setting("", "Hosts to reach without the proxy, separated by commas", flag="--no-proxy")
+    proxies: dict[str, str] = setting({}, "The three proxy options in one table of the file", flag="--proxies")
+    cdi_spec_dirs: list[str] = setting(
+        [],
+        "Folder of CDI specifications",
+        flag="--cdi-spec-dir",
+        key="cdi-spec-dirs",
+        ignored="CDI devices are not supported yet",
+    )
+    userns_remap: str = setting(
+        "", "User and group of a user namespace for containers (not supported)", flag="--userns-remap"
+    )
+    rootless: bool = setting(False, "Run without root (not supported)", flag="--rootless")
+    authorization_plugins: list[str] = setting(
+        [], "Authorization plugin (not supported yet)", flag="--authorization-plugin", key="authorization-plugins"
+    )
+
+    live_restore: bool = setting(
+        True,
+        "Keep containers running while the daemon is down",
+        flag="--live-restore",
+        ignored="containers always outlive the daemon",
+    )
+    shutdown_timeout: int = setting(
+        15,
+        "Seconds for containers to stop at shutdown",
+        flag="--shutdown-timeout",
+        ignored="stopping the daemon stops no container",
+    )
+    max_concurrent_downloads: int = setting(
+        3, "Layers to pull at once", flag="--max-concurrent-downloads", ignored=_NO_REGISTRY
+    )
+    max_concurrent_uploads: int = setting(
+        5, "Layers to push at once", flag="--max-concurrent-uploads", ignored=_NO_REGISTRY
+    )
+    max_download_attempts: int = setting(
+        5, "Attempts for each pull", flag="--max-download-attempts", ignored=_NO_REGISTRY
+    )
+    allow_nondistributable_artifacts: list[str] = setting(
+        [],
+        "Registry that takes nondistributable artifacts",
+        flag="--allow-nondistributable-artifacts",
+        key="allow-nondistributable-artifacts",
+        ignored="removed from dockerd as well",
+    )
+    metrics_addr: str = setting(
+        "", "Address of the metrics API", flag="--metrics-addr", ignored="there is no metrics plugin yet"
+    )
+    selinux_enabled: bool = setting(
+        False, "Use SELinux labels", flag="--selinux-enabled", ignored="SELinux labels are not supported yet"
+    )
+    raw_logs: bool = setting(False, "Log without colours", flag="--raw-logs", ignored="the daemon's log has no colours")
+    containerd: str = setting("", "containerd's address", flag="--containerd", ignored=_NO_CONTAINERD)
+    containerd_namespace: str = setting(
+        "moby", "containerd's namespace", flag="--containerd-namespace", ignored=_NO_CONTAINERD
+    )
+    containerd_plugins_namespace: str = setting(
+        "plugins.moby",
+        "containerd's namespace for plugins",
+        flag="--containerd-plugins-namespace",
+        ignored=_NO_CONTAINERD,
+    )
+    cri_containerd: bool = setting(False, "Start containerd with CRI", flag="--cri-containerd", ignored=_NO_CONTAINERD)
+    swarm_default_advertise_addr: str = setting(
+        "", "Address that a swarm node advertises", flag="--swarm-default-advertise-addr", ignored=_NO_SWARM
+    )
+    node_generic_resources: list[str] = setting(
+        [],
+        "Resource that a swarm node advertises",
+        flag="--node-generic-resource",
+        key="node-generic-resources",
+        ignored=_NO_SWARM,
+    )
+    cluster_store: str = setting(
+        "", "URL of the legacy cluster store", flag="--cluster-store", ignored="removed from dockerd as well"
+    )
+    cluster_advertise: str = setting(
+        "", "Address in the legacy cluster", flag="--cluster-advertise", ignored="removed from dockerd as well"
+    )
+    cluster_store_opts: dict[str, str] = setting(
+        {},
+        "Options of the legacy cluster store",
+        flag="--cluster-store-opt",
+        key="cluster-store-opts",
+        ignored="removed from dockerd as well",
+    )
+    features: dict[str, Any] = setting(
+        {}, "Feature to switch, NAME=BOOL", flag="--feature", key="features", ignored="there are no features to switch"
+    )
+    builder: dict[str, Any] = setting(
+        {}, "Settings of the builder", flag="--builder", ignored="there is no builder plugin yet"
+    )
+    cpu_rt_period: int = setting(
+        0, "CPU real-time period of all containers", flag="--cpu-rt-period", ignored="set it for each container"
+    )
+    cpu_rt_runtime: int = setting(
+        0, "CPU real-time runtime of all containers", flag="--cpu-rt-runtime", ignored="set it for each container"
+    )
+
+    @field_validator("labels")
+    @classmethod
+    def _check_labels(cls, labels: list[str]) -> list[str]:
+        seen: dict[str, str] = {}
+        for label in labels:
+            key, equals, value = label.partition("=")
+            if not key or not equals:
+                raise ValueError(f"bad attribute format: {label}; want KEY=VALUE")
+            if seen.setdefault(key, value) != value:
+                raise ValueError(f"conflict labels for {key}={value} and {key}={seen[key]}")
+        return list(dict.fromkeys(labels))
+
+    @field_validator("registry_mirrors")
+    @classmethod
+    def _check_mirrors(cls, mirrors: list[str]) -> list[str]:
+        for mirror in mirrors:
+            parts = urlsplit(mirror)
+            if parts.scheme not in ("http", "https") or not parts.netloc or parts.query or parts.fragment:
+                raise ValueError(f"invalid mirror: {mirror!r}: want http://HOST or https://HOST")
+        return [mirror.rstrip("/") + "/" for mirror in mirrors]
+
+    @field_validator("userns_remap")
+    @classmethod
+    def _refuse_remap(cls, value: str) -> str:
+        if value:
+            raise ValueError("user namespaces are not supported by this engine yet; leave the option out")
+        return value
+
+    @field_validator("rootless")
+    @classmethod
+    def _refuse_rootless(cls, value: bool) -> bool:
+        if value:
+            raise ValueError("this engine cannot run without root yet; leave the option out")
+        return value
+
+    @field_validator("authorization_plugins")
+    @classmethod
+    def _refuse_authorization(cls, value: list[str]) -> list[str]:
+        if value:
+            raise ValueError("authorization plugins are not supported yet, and requests must not go unchecked")
+        return value
+
+    def proxy(self, kind: str) -> str:
+        """The "http", "https" or "no" proxy, from the flags or the file's table."""
+        return str(getattr(self, f"{kind}_proxy")) or self.proxies.get(f"{kind}-proxy", "")
+
+    def registry_config(self) -> dict[str, Any]:
+        """`RegistryConfig` of info."""
+        cidrs = ["127.0.0.0/8", "::1/128"]
+        indexes = {}
+        for registry in self.insecure_registries:
+            try:
+                cidrs.append(str(ipaddress.ip_network(registry, strict=False)))
+            except ValueError:
+                indexes[registry] = {"Name": registry, "Mirrors": [], "Secure": False, "Official": False}
+        return {
+            "AllowNondistributableArtifactsCIDRs": None,
+            "AllowNondistributableArtifactsHostnames": None,
+            "InsecureRegistryCIDRs": cidrs,
+            "IndexConfigs": indexes,
+            "Mirrors": self.registry_mirrors,
+        }

@@ -1,0 +1,11 @@
+"""What the tests against a live engine share: the daemon, a terminal, and the search for leftovers.
+
+`tests/conftest.py` puts the folder above on `sys.path`, so that tests say `from harness import eventually`.
+"""
+
+from harness.engine import Client, CommandFailed, Engine, External, Reply
+from harness.leftovers import census
+from harness.terminal import Terminal
+from harness.waiting import eventually
+
+__all__ = ["Client", "CommandFailed", "Engine", "External", "Reply", "Terminal", "census", "eventually"]

@@ -1,0 +1,1 @@
+"""A plugin for the engine that knows nothing of it but `plugin_sdk`."""
