@@ -32,7 +32,6 @@ _CLONE_NEWNET = 0x40000000
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _REQUEST, _ACK, _DUMP = 0x1, 0x4, 0x300
 _CREATE, _EXCL, _REPLACE = 0x400, 0x200, 0x100
-_ACK_TLVS = 0x200
 _NEWLINK, _DELLINK, _GETLINK = 16, 17, 18
 _NEWADDR, _DELADDR, _GETADDR = 20, 21, 22
 _NEWROUTE, _DELROUTE, _GETROUTE = 24, 25, 26
@@ -82,15 +81,10 @@ class Netlink:
     """One socket. It stays in the network namespace in which it was opened."""
 
     def __init__(self, *, timeout: float = 20.0) -> None:
+        # The fewer system calls the better: after each of them a thread waits for Python's lock again. The kernel binds
+        # the socket at its first message, and its own timeout needs no poll before each receive.
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
-        try:
-            self._socket.setsockopt(270, 11, 1)  # SOL_NETLINK, NETLINK_EXT_ACK: reasons in words
-            self._socket.setsockopt(270, 10, 1)  # NETLINK_CAP_ACK: without an echo of the request
-            self._socket.bind((0, 0))
-            self._socket.settimeout(timeout)
-        except BaseException:
-            self._socket.close()
-            raise
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", int(timeout), 0))
         self._sequence = 0
 
     def __enter__(self) -> Self:
@@ -118,7 +112,7 @@ class Netlink:
                 left -= 1
                 number = -int(struct.unpack_from("i", body)[0])
                 if number and number not in ignore and failure is None:
-                    failure = NetlinkError(number, _reason(number, body))
+                    failure = NetlinkError(number, os.strerror(number))
         if failure is not None:
             raise failure
 
@@ -176,7 +170,7 @@ class Netlink:
     def _receive(self) -> Iterator[tuple[int, int, bytes]]:
         try:
             data = self._socket.recv(1 << 18)
-        except TimeoutError:
+        except BlockingIOError:
             raise DeadlineExceeded("the kernel did not answer a netlink request in time") from None
         offset = 0
         while offset + 16 <= len(data):
@@ -194,7 +188,7 @@ class Netlink:
                     return
                 if got == _NLMSG_ERROR:
                     number = -int(struct.unpack_from("i", answer)[0])
-                    raise NetlinkError(number, _reason(number, answer))
+                    raise NetlinkError(number, os.strerror(number))
                 if got == wanted:
                     yield answer
 
@@ -228,9 +222,7 @@ def _setns(descriptor: int) -> None:
         raise OSError(number, f"cannot enter a network namespace: {os.strerror(number)}")
 
 
-def add_veth(
-    name: str, peer: str, peer_netns: int, *, master: int = 0, mtu: int = 0, peer_mac: str = ""
-) -> Message:
+def add_veth(name: str, peer: str, peer_netns: int, *, master: int = 0, mtu: int = 0, peer_mac: str = "") -> Message:
     """A veth pair: `name` here, up and in the bridge of index `master`; `peer` down, in the namespace of that descriptor."""
     far = _ifinfo() + _attr(3, _name(peer)) + _attr(28, struct.pack("i", peer_netns))
     far += _attr(1, _mac(peer_mac)) if peer_mac else b""
@@ -272,9 +264,15 @@ def set_link(
     return Message(_NEWLINK, 0, body)
 
 
-def isolate_port(index: int) -> Message:
-    """Let this bridge port talk to the bridge itself and to ports that are not isolated, not to other isolated ones."""
-    data = _attr(4, b"bridge") + _attr(5 | _NESTED, _attr(33, b"\x01"))
+def set_bridge_port(index: int, *, isolated: bool = False, hairpin: bool = False) -> Message:
+    """Options of an interface that is in a bridge.
+
+    Args:
+        isolated: it talks to the bridge itself and to ports that are not isolated, not to other isolated ones.
+        hairpin: what comes from it may go back to it.
+    """
+    options = _attr(33, bytes([isolated])) + _attr(4, bytes([hairpin]))
+    data = _attr(4, b"bridge") + _attr(5 | _NESTED, options)
     return Message(_NEWLINK, 0, _ifinfo(index=index) + _attr(18 | _NESTED, data))
 
 
@@ -373,8 +371,3 @@ def _text(raw: bytes) -> str:
 
 def _number(raw: bytes | None) -> int:
     return int.from_bytes(raw[:4], "little") if raw else 0
-
-
-def _reason(number: int, body: bytes) -> str:
-    words = _text(attributes(body, 20).get(1, b"")) if len(body) > 20 else ""
-    return os.strerror(number) + (f" ({words})" if words else "")

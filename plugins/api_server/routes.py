@@ -7,12 +7,13 @@ routes; this table needs a few microseconds.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import fastapi.routing
 from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
-from starlette.routing import BaseRoute, Match
+from starlette.routing import BaseRoute, Match, Route, WebSocketRoute
 
 from plugin_sdk.api import RouterSpec
 
@@ -48,13 +49,13 @@ class RouteTable:
         self._by_segment: dict[tuple[str, str], list[Entry]] = defaultdict(list)
         self._opaque: list[tuple[str, RouterSpec, BaseRoute]] = []
         for plugin, spec in specs:
-            for route in spec.router.routes:
-                self._add(plugin, spec, route)
+            for route, original in _flat(spec.router.routes):
+                if isinstance(original, Route | WebSocketRoute):
+                    self._add(plugin, spec, route)
+                else:
+                    self._opaque.append((plugin, spec, original))
 
     def _add(self, plugin: str, spec: RouterSpec, route: Any) -> None:
-        if not hasattr(route, "path_regex"):
-            self._opaque.append((plugin, spec, route))
-            return
         entry = Entry(
             app=AsyncExitStackMiddleware(route.app),
             plugin=plugin,
@@ -85,7 +86,7 @@ class RouteTable:
         return self._find_opaque(method, path, version) if self._opaque else None
 
     def _find_opaque(self, method: str, path: str, version: tuple[int, int]) -> tuple[Entry, dict[str, Any]] | None:
-        """Routes without a pattern of their own: mounts, included routers."""
+        """What is no route but leads to some: mounted applications."""
         for plugin, spec, route in self._opaque:
             if not spec.since <= version <= spec.until:
                 continue
@@ -98,6 +99,15 @@ class RouteTable:
                 entry = Entry(app, plugin, lambda _: None, spec.since, spec.until, extra)
                 return entry, child.get("path_params", {})
         return None
+
+
+def _flat(routes: Iterable[BaseRoute]) -> Iterator[tuple[Any, BaseRoute]]:
+    """Each route as it is reached, and as it was declared; newer FastAPIs keep included routers apart."""
+    contexts = getattr(fastapi.routing, "iter_route_contexts", None)
+    if contexts is None:
+        yield from ((route, route) for route in routes)
+    else:
+        yield from ((context, context.original_route) for context in contexts(list(routes)))
 
 
 def _matcher(route: Any) -> Callable[[str], dict[str, Any] | None]:

@@ -85,7 +85,8 @@ class Server:
         if cut:
             await asyncio.wait(cut, timeout=GRACE)
         for connection in list(self._state.connections):
-            connection.close()
+            # Of a websocket's protocol, uvicorn's own, only the transport is for us to close.
+            (connection if isinstance(connection, HttpProtocol) else connection.transport).close()
         self._hangups.close()
 
 

@@ -10,7 +10,7 @@ import time
 import traceback
 from dataclasses import dataclass
 
-BEAT = 0.05
+BEAT = 0.1
 """Seconds between the loop's signs of life."""
 STALL = 0.2
 """Seconds of standstill that are logged."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from plugin_sdk import Conflict, EngineError, NotFound
+from plugin_sdk import Conflict, EngineError, InvalidParameter, NotFound
 from plugin_sdk.changes import apply_changes
 from plugin_sdk.containers import ContainerConfig, ContainerRecord, ContainerStatus
 from plugin_sdk.images import Image, ImageStore
@@ -62,6 +62,8 @@ async def commit(service: ContainerService, ref: str, request: CommitRequest) ->
         InvalidParameter: a bad instruction.
         Conflict: the container is being removed.
     """
+    if not ref:
+        raise InvalidParameter('invalid name or ID supplied: ""')
     record = await service.ready(ref)
     if record.State.Status in (ContainerStatus.REMOVING, ContainerStatus.DEAD):
         raise Conflict(f"container {record.Id} is being removed: it cannot be committed")

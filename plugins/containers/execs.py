@@ -1,7 +1,8 @@
 """Further processes in running containers.
 
-An exec lives in memory only: its processes belong to a container, and what is known of them is of use to the client that
-made it. It is forgotten `KEPT` seconds after its end, or with its container if it never started.
+An exec lives in memory only: its process belongs to a container, and what is known of it is of use to the client that
+made it. It is forgotten `KEPT` seconds after its end; one that never starts, `UNSTARTED` seconds after it was made, or
+with the end of its container.
 """
 
 from __future__ import annotations
@@ -26,8 +27,12 @@ if TYPE_CHECKING:
 
 KEPT = 300.0
 """Seconds that a finished exec can still be inspected."""
+UNSTARTED = 3600.0
+"""Seconds that an exec may wait for its start."""
 OUTPUT_LIMIT = 64 << 10
 """Bytes of output that `run` gives back."""
+SWEEP = 60.0
+"""Seconds between two looks for execs to forget."""
 RESIZE_DEADLINE = 10.0
 """Seconds that a resize waits for the process."""
 
@@ -94,6 +99,7 @@ class Execs:
         self._service = service
         self._execs: dict[str, Exec] = {}
         self._by_container: dict[str, dict[str, None]] = {}
+        self._created: deque[tuple[float, str]] = deque()
         self._finished: deque[tuple[float, str]] = deque()
         self._sweeper: asyncio.TimerHandle | None = None
 
@@ -125,6 +131,8 @@ class Execs:
         item = Exec(new_id(), record.Id, spec, streams, detach_keys, keys)
         self._execs[item.id] = item
         self._by_container.setdefault(record.Id, {})[item.id] = None
+        self._created.append((time.monotonic() + UNSTARTED, item.id))
+        self._sweep_later()
         self._emit(record, item, f"exec_create: {' '.join(spec.argv)}")
         return item
 
@@ -268,17 +276,23 @@ class Execs:
                 del self._by_container[item.container_id]
         if item.id in self._execs:
             self._finished.append((time.monotonic() + KEPT, item.id))
-            if self._sweeper is None:
-                self._sweeper = asyncio.get_running_loop().call_later(KEPT + 1, self._sweep)
+            self._sweep_later()
+
+    def _sweep_later(self) -> None:
+        if self._sweeper is None:
+            self._sweeper = asyncio.get_running_loop().call_later(SWEEP, self._sweep)
 
     def _sweep(self) -> None:
         self._sweeper = None
         now = time.monotonic()
-        while self._finished and self._finished[0][0] <= now:
-            self._execs.pop(self._finished.popleft()[1], None)
-        if self._finished:
-            delay = self._finished[0][0] - now + 1
-            self._sweeper = asyncio.get_running_loop().call_later(delay, self._sweep)
+        for queue in (self._created, self._finished):
+            while queue and queue[0][0] <= now:
+                item = self._execs.get(queue.popleft()[1])
+                if item is not None and (queue is self._finished or not item.started):
+                    del self._execs[item.id]
+                    self._drop(item)
+        if self._execs:
+            self._sweep_later()
 
 
 def _usable(record: ContainerRecord) -> ContainerRecord:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from plugin_sdk import EngineError, InvalidParameter, NotFound
+from plugin_sdk import EngineError, InvalidParameter, NotFound, Unavailable
 from plugin_sdk.containers import ContainerRecord, ContainerState, ContainerStatus
 from plugin_sdk.images import ImageStore
-from plugin_sdk.network import EndpointRecord
+from plugin_sdk.network import EndpointRecord, Networks
 from plugin_sdk.text import Filters
 from plugin_sdk.times import ago, parse_ns
 
@@ -26,10 +26,15 @@ PARALLEL_SIZES = 8
 
 @dataclass(slots=True)
 class _Ready:
-    """A summary without what changes with time: valid while record, endpoints and image name are the same."""
+    """A summary without what changes with time: valid while record, endpoints and image name are the same.
+
+    Attributes:
+        epoch: of the networks, when the endpoints were asked for.
+    """
 
     record: ContainerRecord
     endpoints: Sequence[EndpointRecord]
+    epoch: object
     image: str
     head: bytes
     status: str
@@ -42,9 +47,17 @@ class Listing:
     def __init__(self, service: ContainerService) -> None:
         self._service = service
         self._ready: dict[str, _Ready] = {}
+        self._epoch: object = object()
+        self._networks: Networks | None = None
+        self._watching: asyncio.Task[None] | None = None
 
     async def json(self, *, all: bool = False, limit: int = 0, size: bool = False, wanted: Filters) -> bytes:
         """The JSON list, newest first. Raises like `filters.build`."""
+        if self._watching is None or self._watching.done():
+            self._watching = self._service.ctx.spawn(self._watch(), name="listing")
+        networks = self._service.ctx.find(Networks)
+        if networks is not self._networks:
+            self._networks, self._epoch = networks, object()
         tests, stopped_too = filters.build(self._service, wanted)
         records = self._service.list()
         if not (all or limit > 0 or stopped_too):
@@ -61,14 +74,31 @@ class Listing:
             self._ready.clear()
         return b"[" + b",".join(found) + b"]\n"
 
+    async def _watch(self) -> None:
+        """The endpoints of a stopped container change with an event of the networks only."""
+        while True:
+            self._epoch = object()
+            try:
+                async for event in self._service.ctx.events.subscribe():
+                    if event.type == "network":
+                        self._epoch = object()
+                return
+            except Unavailable:
+                continue  # so much happened that the subscription was cut off
+
     def _summary(
         self, record: ContainerRecord, images: dict[str, str], sizes: dict[str, tuple[int, int]] | None
     ) -> bytes:
-        found = endpoints.of(self._service, record)
         image = self._image_name(record, images)
         ready = self._ready.get(record.Id)
-        if ready is None or ready.record is not record or ready.image != image or not _same(ready.endpoints, found):
-            ready = self._ready[record.Id] = self._make(record, found, image)
+        if ready is not None and (ready.record is not record or ready.image != image):
+            ready = None
+        if ready is None or record.State.running or ready.epoch is not self._epoch:
+            found = endpoints.of(self._service, record)
+            if ready is not None and _same(ready.endpoints, found):
+                ready.epoch = self._epoch
+            else:
+                ready = self._ready[record.Id] = self._make(record, found, image)
         status = ready.status.format(ago(ready.since_ns)) if ready.since_ns else ready.status
         tail = b',"Status":' + orjson.dumps(status)
         if sizes is not None:
@@ -108,7 +138,7 @@ class Listing:
             "Mounts": [mount_view(mount.model_dump()) for mount in record.Mounts],
         }
         status, since = status_words(record.State)
-        return _Ready(record, found, image, orjson.dumps(summary)[:-1], status, since)
+        return _Ready(record, found, self._epoch, image, orjson.dumps(summary)[:-1], status, since)
 
     async def _sizes(self, records: Sequence[ContainerRecord]) -> dict[str, tuple[int, int]]:
         slots = asyncio.Semaphore(PARALLEL_SIZES)
@@ -172,4 +202,6 @@ def status_words(state: ContainerState) -> tuple[str, int]:
 
 
 def _same(old: Sequence[EndpointRecord], new: Sequence[EndpointRecord]) -> bool:
-    return len(old) == len(new) and all(before is after for before, after in zip(old, new, strict=True))
+    return len(old) == len(new) and all(
+        before is after or before == after for before, after in zip(old, new, strict=True)
+    )

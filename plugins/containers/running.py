@@ -22,6 +22,8 @@ _CODES = (
     (126, ("permission denied", "is a directory", "exec format error")),
 )
 UNKNOWN_FAILURE = 128
+UNDO_PATIENCE = 5.0
+"""Seconds for which the answer to a failed start waits until all of it is given back."""
 _FILES = ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
 
 
@@ -53,6 +55,7 @@ async def run(service: ContainerService, record: ContainerRecord) -> None:
     """
     live = service.live(record.Id)
     live.cancel_timer()
+    await service.settled(record.Id)
     if service.bundle(record.Id).exists():
         # The end of the last run could not be completed.
         await ending.release_run(service, record, None)
@@ -130,16 +133,14 @@ async def _undo(service: ContainerService, record: ContainerRecord, failure: Bas
     service.live(record.Id).refuse(reason)
     code = exit_code(str(reason))
     work = service.settle(record.Id, _give_back(service, record, str(reason), code))
-    # A client that goes away cancels its request, not this.
-    await asyncio.shield(work)
+    # Behind the answer if a plugin takes its time. A client that goes away cancels its request, not this.
+    await asyncio.wait([work], timeout=UNDO_PATIENCE)
 
 
 async def _give_back(service: ContainerService, record: ContainerRecord, reason: str, code: int) -> None:
+    await service.update(record.Id, lambda present: with_state(present, Error=reason, ExitCode=code, Pid=0))
     await ending.release_run(service, record, None)
-    await service.update(
-        record.Id,
-        lambda present: with_state(present, Starting=False, Error=reason, ExitCode=code, Pid=0),
-    )
+    await service.update(record.Id, lambda present: with_state(present, Starting=False))
 
 
 def exit_code(reason: str) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -134,9 +134,19 @@ class ContainerService:
         """
         return await self.records.update(record_id, change)
 
-    def settle(self, container_id: str, work: Any) -> asyncio.Task[None]:
-        """Give something back behind the client's answer; `settled` waits for it."""
-        task = self.ctx.spawn(work, name=f"settle {container_id[:12]}")
+    def settle(self, container_id: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Give something back behind the client's answer, one after the other; `settled` waits for it."""
+        before = self._settling.get(container_id)
+
+        async def in_turn() -> None:
+            try:
+                if before is not None:
+                    await asyncio.wait([before])
+                await work
+            finally:
+                work.close()
+
+        task = self.ctx.spawn(in_turn(), name=f"settle {container_id[:12]}")
         self._settling[container_id] = task
 
         def done(_: object) -> None:

@@ -36,7 +36,7 @@ LIMIT = 1 << 20
 PIECE = 256 << 10
 """Bytes that are sent in one go; a client's patience is measured on them."""
 PATIENT = 600.0
-IMPATIENT = 60.0
+IMPATIENT = 30.0
 END_DEADLINE = 30.0
 """Seconds that the last bytes may take once the process has ended."""
 

@@ -126,12 +126,12 @@ def _zstd(stream: Reader) -> Reader:
         from compression.zstd import ZstdError, ZstdFile  # type: ignore[import-not-found]  # Python 3.14
     except ImportError:
         try:
-            import zstandard  # type: ignore[import-not-found]
+            import zstandard
         except ImportError:
             raise NotSupported(
                 "zstd: install the Python package zstandard to read archives compressed with it"
             ) from None
-        reader: Reader = zstandard.ZstdDecompressor().stream_reader(stream, read_across_frames=True)
+        reader: Reader = zstandard.ZstdDecompressor().stream_reader(stream, read_across_frames=True)  # type: ignore[arg-type]
         return _Zstd(reader, zstandard.ZstdError)
     return _Zstd(ZstdFile(stream), ZstdError)
 

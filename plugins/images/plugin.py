@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,6 +14,9 @@ from plugin_sdk.images import ImageStore
 from plugin_sdk.storage import Storage, StorageDriver
 
 from .store import Images
+
+SWEEP_AFTER = (0.1, 0.5, 2.0, 10.0, 60.0)
+"""Seconds between the tries to remove a layer after a container was destroyed: its files go a little later."""
 
 
 class Settings(BaseModel):
@@ -48,6 +52,7 @@ class ImagesPlugin(Plugin):
     async def start(self, ctx: PluginContext) -> None:
         """Open the store."""
         self._ctx = ctx
+        self._sweeping: asyncio.Task[None] | None = None
         self._storage = ChosenStorage(ctx.settings.storage_driver or "overlay2", ctx.drivers)
         self._store = Images(ctx.state, self._storage, ctx.events, self._holders, ctx.log)
         ctx.provide(Storage, self._storage)
@@ -78,9 +83,17 @@ class ImagesPlugin(Plugin):
 
     @hookimpl
     async def engine_event(self, event: Event) -> None:
-        """A container is gone: its layers may be free now."""
-        if event.type == "container" and event.action == "destroy":
-            await self._store.sweep_orphans()
+        """A container goes: layers whose image went before it may be free soon."""
+        if event.type == "container" and event.action == "destroy" and self._store.orphans:
+            if self._sweeping is not None:
+                self._sweeping.cancel()
+            self._sweeping = self._ctx.spawn(self._sweep_orphans(), name="remove layers without an image")
+
+    async def _sweep_orphans(self) -> None:
+        for delay in SWEEP_AFTER:
+            await asyncio.sleep(delay)
+            if orphans := self._store.orphans:
+                await self._store.sweep(orphans)
 
     @hookimpl
     def engine_info(self) -> dict[str, Any]:

@@ -253,6 +253,7 @@ class Images:
         needed = {chain for chains in self._chains.values() for chain in chains} | self._fresh | set(self._held)
         driver = self.driver
         present = {layer.chain_id: layer for layer in driver.layers()}
+        self._orphans &= present.keys()
         order = present if candidates is None else candidates
         doomed = [chain for chain in order if chain in present and chain not in needed]
         doomed.sort(key=lambda chain: _depth(present, chain), reverse=True)
@@ -269,10 +270,10 @@ class Images:
                 removed.append(chain)
         return removed
 
-    async def sweep_orphans(self) -> None:
-        """Try again to remove layers that containers were still using."""
-        if self._orphans:
-            await self.sweep([*self._orphans])
+    @property
+    def orphans(self) -> Sequence[str]:
+        """Chain IDs of layers that containers still used when their image went."""
+        return [*self._orphans]
 
     def damaged(self) -> Sequence[Image]:
         """Images that lack a layer."""

@@ -6,13 +6,12 @@ import gzip
 import os
 import shutil
 from bisect import bisect_right
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 
 import orjson
 
-from plugin_sdk import InvalidParameter
 from plugin_sdk.aio import blocking
 from plugin_sdk.logs import LogEntry, LogInfo, LogQuery
 
@@ -34,6 +33,8 @@ class JsonFileDriver:
     """Fulfils `plugin_sdk.logs.LogDriver`; its sinks take the monitor's lines as they are."""
 
     readable = True
+    raw = True
+    """The sinks' `append` takes the monitor's lines."""
 
     def validate(self, options: Mapping[str, str]) -> None:
         """See `LogDriver.validate`."""
@@ -260,60 +261,3 @@ def _encoded(entry: LogEntry) -> bytes:
         row["attrs"] = dict(entry.attributes)
     row["time"] = stamp_of(entry.time_ns).decode() + "Z"
     return orjson.dumps(row) + b"\n"
-
-
-class LocalDriver:
-    """The driver "local": the monitor's own files are the log, kept up to `max-size` times `max-file` bytes.
-
-    Nothing is converted and nothing copied: the format is the monitor's (see `batch`), the files are the segments of
-    the container's buffer (see `spool`). This class only knows the options.
-    """
-
-    readable = True
-
-    def validate(self, options: Mapping[str, str]) -> None:
-        """See `LogDriver.validate`."""
-        check_names(options, ("max-size", "max-file", "compress"), "unknown log opt '{}' for log driver local")
-        check_common(options)
-        limits(options, default_files=5)
-
-    def log_path(self, info: LogInfo) -> str:
-        """See `LogDriver.log_path`: Docker shows none either."""
-        return ""
-
-    async def open(self, info: LogInfo) -> Discard:
-        """See `LogDriver.open`."""
-        return Discard()
-
-    async def read(self, info: LogInfo, query: LogQuery) -> AsyncIterator[Sequence[LogEntry]]:
-        """See `LogDriver.read`: the buffer has it all."""
-        for entries in _nothing():
-            yield entries
-
-    async def remove(self, info: LogInfo) -> None:
-        """See `LogDriver.remove`."""
-
-
-class NoneDriver(LocalDriver):
-    """The driver "none": output that nobody is attached to is dropped."""
-
-    readable = False
-
-    def validate(self, options: Mapping[str, str]) -> None:
-        """See `LogDriver.validate`."""
-        if options:
-            raise InvalidParameter("invalid logging opts for driver none")
-
-
-class Discard:
-    """A sink for drivers whose log lies elsewhere already."""
-
-    async def write(self, entries: Sequence[LogEntry]) -> None:
-        """See `LogSink.write`."""
-
-    async def close(self) -> None:
-        """See `LogSink.close`."""
-
-
-def _nothing() -> Iterable[Sequence[LogEntry]]:
-    return ()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import groupby
 from urllib.parse import quote_plus
 
 from .batch import Batch
@@ -30,11 +31,19 @@ def details(attributes: Mapping[str, str]) -> bytes:
     return ",".join(f"{quote_plus(key)}={quote_plus(value)}" for key, value in sorted(attributes.items())).encode()
 
 
+FRAME = 32 << 10
+"""Bytes of a frame that holds many lines: what the docker CLI's buffer takes at once."""
+SINGLE = 1000
+"""Lines of a stream that come in a frame each, as clients that take a frame for a line expect. Long logs would keep the
+client busy with tiny writes: from there on, frames hold many lines, unless few lines come at a time."""
+_FEW = 64
+
+
 class Renderer:
     """Renders one client's stream: frames, or bare bytes for a tty. Keeps track of lines that are not yet whole.
 
     Args:
-        framed: one frame per line.
+        framed: frames, see `SINGLE`.
         timestamps: put the time before each line.
         attributes: what `--details` shows before lines that have no attributes of their own; None: no details.
     """
@@ -44,6 +53,7 @@ class Renderer:
         self._timestamps = timestamps
         self._attributes = attributes
         self._open = {1: False, 2: False}
+        self._lines = 0
 
     def render(self, batch: Batch) -> bytes:
         """All lines of a batch."""
@@ -52,10 +62,11 @@ class Renderer:
             lines = self._decorated(batch)
         if not self._framed:
             return b"".join(lines)
-        if len(set(batch.streams)) == 1:
-            headers = _HEADERS[batch.streams[0]]
-            return b"".join([headers[len(line)] + line for line in lines])
-        return b"".join([_HEADERS[stream][len(line)] + line for stream, line in zip(batch.streams, lines, strict=True)])
+        streams = batch.streams
+        if self._lines >= SINGLE and len(lines) > _FEW:
+            return _merged(streams, lines)
+        self._lines += len(lines)
+        return b"".join([_HEADERS[stream][len(line)] + line for stream, line in zip(streams, lines, strict=True)])
 
     def _decorated(self, batch: Batch) -> list[bytes]:
         out: list[bytes] = []
@@ -73,3 +84,21 @@ class Renderer:
                 out.append(line)
             opened[stream] = line[-1:] != b"\n"
         return out
+
+
+def _merged(streams: Sequence[int], lines: Sequence[bytes]) -> bytes:
+    out: list[bytes] = []
+    begin = 0
+    for stream, run in groupby(streams):
+        end = begin + sum(1 for _ in run)
+        text = b"".join(lines[begin:end])
+        begin = end
+        headers, position = _HEADERS[stream], 0
+        while position < len(text):
+            cut = text.rfind(b"\n", position, position + FRAME) + 1
+            cut = cut or text.find(b"\n", position + FRAME) + 1 or len(text)
+            if len(text) - position <= FRAME:
+                cut = len(text)
+            out += (headers[cut - position], text[position:cut])
+            position = cut
+    return b"".join(out)

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from .batch import LINE_LIMIT, split_lines
 
-SEGMENT_SIZE = 32 << 20
+SEGMENT_SIZE = 64 << 20
 """Bytes after which the monitor begins a new file. Too small, and they follow each other faster than they can be linked."""
 CHUNK = 256 << 10
 """Bytes that are read and converted at once: a few milliseconds of work."""
@@ -130,6 +130,15 @@ class Spool:
         self._newest = (number + 1, os.stat(self.path(number + 1)).st_ino)
         return True
 
+    def written(self) -> bool:
+        """There is anything in it, consumed or not."""
+        try:
+            if os.stat(self.live).st_size:
+                return True
+        except FileNotFoundError:
+            pass
+        return bool(self.segments())
+
     def size(self, segment: int) -> int:
         """Bytes of a segment, 0 when it is gone."""
         try:
@@ -205,12 +214,18 @@ class Spool:
 
 
 class Cursor:
-    """Reads a spool from a position on; follows it from segment to segment."""
+    """Reads a spool from a position on; follows it from segment to segment.
+
+    Attributes:
+        segment, offset: before the next line.
+        held: bytes of pieces behind it whose line is not complete.
+    """
 
     def __init__(self, spool: Spool, start: Position) -> None:
         self._spool = spool
         self.segment = start.segment
         self.offset = start.offset
+        self.held = 0
         self._descriptor = -1
 
     def close(self) -> None:
@@ -222,24 +237,23 @@ class Cursor:
     def lines(self, *, final: bool = False, limit: int = CHUNK) -> list[bytes]:
         """The next whole lines, without their ends; none when there are no more now.
 
-        Pieces at the end whose line is not complete are left for later, unless `final` or they are many.
+        Pieces at the end whose line is not complete are left for later, unless they are many or no more is to come: at a
+        segment's end and, with `final`, at the very end.
         """
+        self.held = 0
         while True:
             chunk, more = self._read(limit)
             if not chunk:
                 return []
             lines = split_lines(chunk)
-            if lines and not final:
-                self._hold(lines, more)
+            if lines and not ((more or final) and self._at_end()):
+                self._hold(lines)
             if lines:
                 return lines
-            if self._held:
+            if self.held:
                 return []
 
-    _held = False
-
-    def _hold(self, lines: list[bytes], more: bool) -> None:
-        self._held = False
+    def _hold(self, lines: list[bytes]) -> None:
         count, size = 0, 0
         stream = lines[-1][36:42]
         while count < len(lines):
@@ -247,11 +261,11 @@ class Cursor:
             if line[43:44] != b"P" or line[36:42] != stream:
                 break
             count, size = count + 1, size + len(line) + 1
-        if count == 0 or size > LINE_LIMIT or (more and self._at_end()):
+        if count == 0 or size > LINE_LIMIT:
             return
         del lines[-count:]
         self.offset -= size
-        self._held = True
+        self.held = size
 
     def _at_end(self) -> bool:
         return os.fstat(self._descriptor).st_size <= self.offset

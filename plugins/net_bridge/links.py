@@ -29,11 +29,12 @@ from plugin_sdk.netlink import (
     delete_address,
     delete_link,
     inside,
-    isolate_port,
+    set_bridge_port,
     set_link,
 )
 from plugin_sdk.network import EndpointRecord
 
+_BRIDGE_FILTER = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
 _GONE = (errno.ENODEV, errno.ENOENT)
 
 
@@ -66,7 +67,9 @@ class Links:
         with Netlink() as netlink:
             for name in (wanted, fallback):
                 try:
-                    netlink.run(add_bridge(name), set_link(name, alias=self._mark))
+                    # One after the other: the alias of a bridge that exists is somebody else's.
+                    netlink.run(add_bridge(name))
+                    netlink.run(set_link(name, alias=self._mark))
                     return name
                 except NetlinkError as error:
                     if error.errno != errno.EEXIST:
@@ -79,9 +82,10 @@ class Links:
         """Make the bridge, or adjust one that exists; gives its index. One that others made keeps its own addresses."""
         with Netlink() as netlink:
             existing = next((link for link in netlink.links() if link.name == plan.name), None)
+            mac = mac_of(plan.addresses[0]) if plan.addresses else ""
             if existing is None:
-                mac = mac_of(plan.addresses[0]) if plan.addresses else ""
-                netlink.run(add_bridge(plan.name, mac=mac), set_link(plan.name, alias=self._mark))
+                netlink.run(add_bridge(plan.name))
+                netlink.run(set_link(plan.name, alias=self._mark))
             elif existing.kind != "bridge":
                 raise Conflict(f"{plan.name} exists and is no bridge; choose another name")
             index = socket.if_nametoindex(plan.name)
@@ -91,6 +95,8 @@ class Links:
                 wanted = set(plan.addresses)
                 stale = [a for a in present if a not in wanted and not a.ip.is_link_local]
                 messages = [delete_address(index, address) for address in stale] + messages
+                # An address of its own: else a bridge takes that of a port, and changes it when the port goes.
+                messages.append(set_link(index, mac=mac))
             _set_sysctls(plan)
             netlink.run(*messages, set_link(index, up=True, mtu=plan.mtu))
             return index
@@ -124,8 +130,10 @@ class Links:
                         raise
                     netlink.run(delete_link(name), ignore=_GONE)
                     netlink.run(*pair)
-                if plan.isolated:
-                    netlink.run(isolate_port(socket.if_nametoindex(name)))
+                hairpin = bool(endpoint.Ports) and _bridges_filter()
+                if plan.isolated or hairpin:
+                    index = socket.if_nametoindex(name)
+                    netlink.run(set_bridge_port(index, isolated=plan.isolated, hairpin=hairpin))
             with inside(descriptor), Netlink() as netlink:
                 netlink.run(*_inner(endpoint, interface))
         finally:
@@ -196,6 +204,15 @@ def _inner(endpoint: EndpointRecord, interface: str) -> list[Message]:
                 gateway = ipaddress.ip_address(text)
                 messages.append(add_route(index, default_net(gateway.version), gateway, replace=True))
     return messages
+
+
+def _bridges_filter() -> bool:
+    # With br_netfilter a packet to a port that its sender itself publishes is translated while it is being bridged, and
+    # would have to leave by the port that it came from.
+    try:
+        return _BRIDGE_FILTER.read_text().strip() == "1"
+    except OSError:
+        return False
 
 
 def _set_sysctls(plan: BridgePlan) -> None:

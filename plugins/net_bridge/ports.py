@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from plugin_sdk import Conflict, InvalidParameter
+from plugin_sdk import Conflict, InvalidParameter, NotSupported
 from plugin_sdk.network import EndpointRecord, PublishedPort
 
 _RANGE_FILE = Path("/proc/sys/net/ipv4/ip_local_port_range")
@@ -127,6 +127,8 @@ class PortAllocator:
 
 
 def _addresses(wanted: PublishedPort, endpoint: EndpointRecord, host_ip: str) -> list[str]:
+    if wanted.HostIp == "::1":
+        raise NotSupported(f"{_failed(endpoint)}: ports cannot be published on [::1]; publish on 127.0.0.1 instead")
     if wanted.HostIp:
         return [wanted.HostIp]
     if host_ip and (endpoint.IPv4Address or ":" in host_ip):

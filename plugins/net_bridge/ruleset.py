@@ -82,9 +82,9 @@ def bridge_elements(verb: str, table: str, families: Iterable[str], bridge: Brid
         for subnet in bridge.subnets:
             if (subnet.version == 6) != (family == "ip6"):
                 continue
-            lines.append(f"{verb} element {family} {table} same {{ {subnet} . {subnet} }}")
+            lines.append(f"{verb} element {family} {table} within {{ {subnet} . {subnet} }}")
             if bridge.masquerade and not bridge.internal:
-                lines.append(f"{verb} element {family} {table} masquerade {{ {subnet} }}")
+                lines.append(f"{verb} element {family} {table} masked {{ {subnet} }}")
     return "\n".join(lines)
 
 
@@ -104,14 +104,16 @@ def port_elements(verb: str, table: str, families: Iterable[str], ports: Iterabl
 def _frame(family: str, table: str) -> str:
     kind, loopback = ("ipv4_addr", "127.0.0.0/8") if family == "ip" else ("ipv6_addr", "::1")
     f = family
+    # The kernel routes 127.0.0.1 to a bridge (route_localnet), but never ::1: a client is then refused, and tries 127.0.0.1.
+    here = "fib daddr type local" + ("" if family == "ip" else " ip6 daddr != ::1")
     return f"""
 table {f} {table} {{
   set bridges {{ type ifname; }}
   set internal {{ type ifname; }}
   set friends {{ type ifname . ifname; }}
   set strangers {{ type ifname . ifname; }}
-  set same {{ type {kind} . {kind}; flags interval; }}
-  set masquerade {{ type {kind}; flags interval; }}
+  set within {{ type {kind} . {kind}; flags interval; }}
+  set masked {{ type {kind}; flags interval; }}
   map anywhere {{ type inet_proto . inet_service : {kind} . inet_service; }}
   map bound {{ type {kind} . inet_proto . inet_service : {kind} . inet_service; }}
 
@@ -125,7 +127,7 @@ table {f} {table} {{
   }}
   chain output {{
     type nat hook output priority -100; policy accept;
-    fib daddr type local jump publish
+    {here} jump publish
   }}
   chain guard {{
     type filter hook prerouting priority -300; policy accept;
@@ -133,10 +135,10 @@ table {f} {table} {{
   }}
   chain postrouting {{
     type nat hook postrouting priority 100; policy accept;
-    {f} saddr . {f} daddr @same ct status dnat masquerade
-    {f} saddr . {f} daddr @same return
+    {f} saddr . {f} daddr @within ct status dnat masquerade
+    {f} saddr . {f} daddr @within return
     {f} saddr {loopback} oifname @bridges masquerade
-    {f} saddr @masquerade masquerade
+    {f} saddr @masked masquerade
   }}
   chain forward {{
     type filter hook forward priority 0; policy accept;

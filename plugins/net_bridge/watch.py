@@ -1,6 +1,6 @@
 """Notices that others have changed our tables: the kernel's own notifications of nftables, no polling.
 
-Each transaction ends with a generation message that carries the process which made it; ours are passed over.
+Each transaction ends with a generation message that carries the thread which made it; ours are passed over.
 Source: linux/netfilter/nfnetlink.h, linux/netfilter/nf_tables.h.
 """
 
@@ -22,6 +22,8 @@ _DELETIONS = {2, 5, 8, 11, 14}
 """DELTABLE, DELCHAIN, DELRULE, DELSET, DELSETELEM."""
 _SETTLE = 0.2
 """Seconds to wait for the end of somebody's series of changes."""
+_PATIENCE = 30.0
+"""Seconds between two calls at most, however often the table is changed: two keepers of one table must not fight."""
 _ENOBUFS = 105
 
 
@@ -33,6 +35,7 @@ class Watch:
         self._socket: socket.socket | None = None
         self._touched = False
         self._timer: asyncio.TimerHandle | None = None
+        self._pause, self._last = _SETTLE, 0.0
 
     def start(self) -> None:
         """Raises OSError when the kernel gives no notifications."""
@@ -78,16 +81,20 @@ class Watch:
         parts = attributes(body)
         if kind == _NEWGEN:
             maker = int.from_bytes(parts.get(2, b""), "big")
-            if self._touched and maker != os.getpid():
+            if self._touched and not os.path.exists(f"/proc/self/task/{maker}"):
                 self._schedule()
             self._touched = False
         elif kind in _DELETIONS and parts.get(1) == self._table:
             self._touched = True
 
     def _schedule(self) -> None:
-        if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(_SETTLE, self._fire)
+        if self._timer is not None:
+            return
+        loop = asyncio.get_running_loop()
+        recent = loop.time() - self._last < 2 * self._pause + 1
+        self._pause = min(2 * self._pause, _PATIENCE) if recent else _SETTLE
+        self._timer = loop.call_later(self._pause, self._fire)
 
     def _fire(self) -> None:
-        self._timer = None
+        self._timer, self._last = None, asyncio.get_running_loop().time()
         self._changed()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 
 from plugin_sdk import NotFound, PluginContext, Unavailable, Wire
@@ -36,14 +36,18 @@ class Disconnect(Wire):
 
 def router(ctx: PluginContext, service: NetworksService) -> APIRouter:
     """The routes under /networks."""
-    routes = APIRouter()
-    objects = service.objects
 
-    def containers() -> Containers:
-        found = ctx.find(Containers)
-        if found is None:
-            raise Unavailable("no enabled plugin provides containers")
-        return found
+    async def restored() -> None:
+        await service.ready()
+
+    routes = APIRouter(dependencies=[Depends(restored)])
+    _objects(routes, service)
+    _attachments(routes, ctx, service)
+    return routes
+
+
+def _objects(routes: APIRouter, service: NetworksService) -> None:
+    objects = service.objects
 
     @routes.get("/networks")
     async def list_networks(request: Request, filters: str = "") -> Response:
@@ -67,7 +71,7 @@ def router(ctx: PluginContext, service: NetworksService) -> APIRouter:
 
     @routes.post("/networks/create")
     async def create(request: Request) -> Response:
-        made = await objects.create(await body(request, NetworkCreate))
+        made = await service.create_network(await body(request, NetworkCreate))
         return reply({"Id": made.Id, "Warning": ""}, 201)
 
     @routes.post("/networks/prune")
@@ -94,10 +98,18 @@ def router(ctx: PluginContext, service: NetworksService) -> APIRouter:
         await objects.remove(ref)
         return Response(status_code=204)
 
+
+def _attachments(routes: APIRouter, ctx: PluginContext, service: NetworksService) -> None:
+    def containers() -> Containers:
+        found = ctx.find(Containers)
+        if found is None:
+            raise Unavailable("no enabled plugin provides containers")
+        return found
+
     @routes.post("/networks/{ref:path}/connect")
     async def connect(ref: str, request: Request) -> Response:
         asked = await body(request, Connect)
-        objects.get(ref)
+        service.get(ref)
         await service.connect(ref, containers().get(asked.Container), asked.EndpointConfig)
         return Response(status_code=200)
 
@@ -113,5 +125,3 @@ def router(ctx: PluginContext, service: NetworksService) -> APIRouter:
         else:
             await service.disconnect(ref, container, force=asked.Force)
         return Response(status_code=200)
-
-    return routes

@@ -8,7 +8,7 @@ from pathlib import Path
 from plugin_sdk import EngineError, PluginContext, Unavailable
 from plugin_sdk.aio import blocking
 from plugin_sdk.network import EndpointRecord
-from plugins.networks.dns import Resolver, SandboxDns, open_sockets
+from plugins.networks.dns import Resolver, SandboxDns, load, open_sockets
 from plugins.networks.names import NameTable, View
 
 
@@ -20,6 +20,13 @@ class Discovery:
         self.names = NameTable()
         self._resolver = Resolver(self.names, self._ask_plugins)
         self._servers: dict[str, SandboxDns] = {}
+        self._expected = False
+
+    def expect_questions(self) -> None:
+        """Load what answers them, in the background: its import takes 50 ms and 12 MB, and not every engine needs it."""
+        if not self._expected:
+            self._expected = True
+            self._ctx.spawn(blocking(load), name="load the name server")
 
     async def serve(self, container_id: str, sandbox: Path, view: View) -> bool:
         """Serve this view in the sandbox from now on; gives True when there was no server in it before.
@@ -30,6 +37,7 @@ class Discovery:
         if server is not None:
             server.view = view
             return False
+        self.expect_questions()
         try:
             udp, tcp = await blocking(open_sockets, sandbox)
         except (OSError, EngineError) as error:

@@ -72,7 +72,7 @@ class NetworkObjects:
             found = next(iter(self._store.by("name", ref)), None)
         if found is None and ref:
             found = by_prefix(ref, self.list(), lambda network: network.Id)
-        if found is None:
+        if found is None or found.State != "ready":
             raise NotFound(f"network {ref} not found")
         return found
 
@@ -90,7 +90,7 @@ class NetworkObjects:
     def usable(self, ref: str) -> StoredNetwork:
         """Like `get`, for a container that wants to be plugged in. Raises Conflict while it is being removed."""
         network = self.get(ref)
-        if network.Id in self._removing or network.State != "ready":
+        if network.Id in self._removing:
             raise Conflict(f"network {network.Name} is being removed")
         if network.ConfigOnly:
             raise Forbidden(f"cannot use config-only network {network.Name}: it only carries configuration")
@@ -245,7 +245,11 @@ class NetworkObjects:
                 ready = network.model_copy(update={"State": "ready"})
                 await self._store.put(ready)
             except BaseException:
-                await self._undo(network.model_copy(update={"IPAM": network.IPAM.model_copy(update={"Config": pools})}))
+                taken = network.IPAM.model_copy(update={"Config": pools})
+                try:
+                    await self._undo(network.model_copy(update={"IPAM": taken}))
+                except EngineError as error:
+                    self._ctx.log.warning("network %s, half-made: %s", network.Name, error)
                 await self._store.delete(network.Id)
                 raise
         if not quiet:

@@ -126,7 +126,7 @@ class NetworksPlugin(Plugin):
     @hookimpl(order=30)
     async def engine_container_validate(self, draft: ContainerDraft) -> None:
         """Modes, endpoints, ports."""
-        self._service.validate(draft)
+        await self._service.validate(draft)
 
     @hookimpl(order=30)
     async def engine_container_create(self, draft: ContainerDraft) -> None:
@@ -136,6 +136,7 @@ class NetworksPlugin(Plugin):
     @hookimpl(order=30)
     async def engine_container_prepare(self, container: ContainerRecord, preparation: Preparation) -> None:
         """Plug in."""
+        await self._service.ready()
         await self._service.runs.prepare(container, preparation)
 
     @hookimpl(order=30)

@@ -136,7 +136,7 @@ class Runs:
             for error in await base.plugger.unplug(network, _leaving(endpoint)):
                 base.ctx.log.warning("network %s: %s", network.Name, error)
         if sandbox is not None:
-            await base.pool.destroy(sandbox)
+            base.pool.destroy_soon(sandbox)
         base.attachments.settle(attachment.model_copy(update={"Endpoints": [], "Sandbox": "", "Files": ""}))
 
     async def _release(self, attachment: Attachment) -> None:
@@ -152,7 +152,7 @@ class Runs:
             base.tell("disconnect", network, attachment.ContainerID)
             base.announce("disconnected", network, endpoint)
         if attachment.Sandbox:
-            await base.pool.destroy(Path(attachment.Sandbox))
+            base.pool.destroy_soon(Path(attachment.Sandbox))
         if failures:
             raise failures[0]
         base.attachments.settle(attachment.model_copy(update={"Endpoints": [], "Sandbox": "", "Files": ""}))

@@ -37,6 +37,7 @@ class SandboxPool:
     def __init__(self, folder: Path, stock: int, complain: Callable[[str], None]) -> None:
         self._folder, self._stock, self._complain = folder, stock, complain
         self._ready: list[Path] = []
+        self._going: set[asyncio.Future[None]] = set()
         self._wanted = asyncio.Event()
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="sandbox")
 
@@ -54,10 +55,21 @@ class SandboxPool:
         except OSError as error:
             raise Unavailable(f"cannot make a network sandbox: {error}") from None
 
+    def destroy_soon(self, path: Path) -> None:
+        """`destroy`, in the background."""
+        work = asyncio.ensure_future(self.destroy(path))
+        self._going.add(work)
+        work.add_done_callback(self._gone)
+
     async def destroy(self, path: Path) -> None:
         """Unpin it; the kernel takes it down once nothing runs in it. One that is gone is fine."""
         if path.parent == self._folder:
             await asyncio.get_running_loop().run_in_executor(self._threads, unpin, path)
+
+    def _gone(self, work: asyncio.Future[None]) -> None:
+        self._going.discard(work)
+        if not work.cancelled() and (error := work.exception()) is not None:
+            self._complain(f"a network sandbox cannot be removed: {error}")
 
     async def keep_stocked(self) -> None:
         """Background work: fill the stock up whenever it was drawn from."""
@@ -85,8 +97,7 @@ class SandboxPool:
     async def close(self) -> None:
         """Take the stock down; what is in use stays."""
         ready, self._ready = self._ready, []
-        for path in ready:
-            await self.destroy(path)
+        await asyncio.gather(*self._going, *map(self.destroy, ready), return_exceptions=True)
         self._threads.shutdown(wait=False)
 
 

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
-from plugin_sdk import EngineError, Holder, NotFound
+from plugin_sdk import EngineError, Holder, NotFound, Unavailable
 from plugin_sdk.aio import blocking
 from plugin_sdk.containers import ContainerDraft, ContainerRecord, Containers, EndpointConfig
 from plugin_sdk.network import EndpointRecord
 from plugins.networks import hosts, names
 from plugins.networks.base import Base
 from plugins.networks.changes import Changes
+from plugins.networks.objects import NetworkCreate
 from plugins.networks.records import Attachment, StoredNetwork
 from plugins.networks.runs import Runs
 from plugins.networks.sandbox import alive
 from plugins.networks.surroundings import Surroundings
 from plugins.networks.wanted import normalise, wanted_of
+
+_RESTORE_DEADLINE = 25.0
 
 
 class NetworksService:
@@ -31,6 +35,7 @@ class NetworksService:
         self._changes = Changes(base, self._surroundings)
         self.runs = Runs(base, self._surroundings)
         self.objects = base.objects
+        self._restored = asyncio.Event()
 
     def get(self, ref: str) -> StoredNetwork:
         """See `Networks.get`."""
@@ -63,6 +68,11 @@ class NetworksService:
         attachment = self._base.attachments.get(container_id)
         return Path(attachment.Sandbox) if attachment is not None and attachment.Sandbox else None
 
+    async def create_network(self, request: NetworkCreate) -> StoredNetwork:
+        """See `NetworkObjects.create`."""
+        self._base.discovery.expect_questions()
+        return await self.objects.create(request)
+
     def plugged_into(self, network_id: str) -> Sequence[EndpointRecord]:
         """Endpoints in use on a network."""
         return self._base.plugged_into(network_id)
@@ -88,8 +98,18 @@ class NetworksService:
                 return
         raise NotFound(f"endpoint {name} not found")
 
-    def validate(self, draft: ContainerDraft) -> None:
+    async def ready(self) -> None:
+        """Wait until what is stored has been restored: the API listens before that. Raises Unavailable."""
+        if not self._restored.is_set():
+            try:
+                async with asyncio.timeout(_RESTORE_DEADLINE):
+                    await self._restored.wait()
+            except TimeoutError:
+                raise Unavailable("the networks are still being restored") from None
+
+    async def validate(self, draft: ContainerDraft) -> None:
         """`engine_container_validate`."""
+        await self.ready()
         normalise(draft, self.objects, self._base.ctx.find(Containers))
 
     def create(self, draft: ContainerDraft) -> None:
@@ -123,6 +143,12 @@ class NetworksService:
 
     async def restore(self) -> None:
         """Adopt what runs, give back what does not; bring drivers and name servers back in step."""
+        try:
+            await self._restore()
+        finally:
+            self._restored.set()
+
+    async def _restore(self) -> None:
         base = self._base
         containers = base.ctx.find(Containers)
         for attachment in base.attachments.all():

@@ -33,8 +33,8 @@ def _rule(allow: bool, kind: str, major: int | None, minor: int | None, access: 
 
 
 def default_rules() -> list[Rule]:
-    """Nothing but: make any node, and use null, zero, full, random, urandom, tty, console, ptmx and the ptys."""
-    used = ((1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2), (136, None))
+    """Nothing but: make any node, and use null, zero, full, random, urandom, tty, console, ptmx, the ptys, tun."""
+    used = ((1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2), (10, 200), (136, None))
     return [
         {"allow": False, "access": "rwm"},
         _rule(True, "c", None, None, "m"),

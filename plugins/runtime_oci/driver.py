@@ -9,7 +9,7 @@ import os
 import signal
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from plugin_sdk.runtime import (
 )
 from plugins.runtime_oci import attach, cgroups, messages, monitor, process, starting
 from plugins.runtime_oci import spec as specs
-from plugins.runtime_oci.binary import Binary
+from plugins.runtime_oci.binary import CRUN, Binary
 from plugins.runtime_oci.checks import check_limits
 from plugins.runtime_oci.execs import ExecFailed, ExecLauncher
 from plugins.runtime_oci.host import HostFacts
@@ -38,6 +38,7 @@ from plugins.runtime_oci.limits import oci_resources
 from plugins.runtime_oci.live import CONFIG_FILE, LAUNCH_FILE, Live, Terms
 from plugins.runtime_oci.namespaces import FindContainer
 from plugins.runtime_oci.pids import ended
+from plugins.runtime_oci.seccomp_bpf import FilterCache
 from plugins.runtime_oci.watch import FileWatch
 
 log = logging.getLogger("engine.runtime_oci")
@@ -65,6 +66,7 @@ class Shared:
     find: FindContainer
     groups: cgroups.Cgroups
     facts: HostFacts
+    filters: FilterCache = field(default_factory=FilterCache)
 
 
 class OciRuntime:
@@ -105,6 +107,8 @@ class OciRuntime:
             size = {"height": launch.console[0], "width": launch.console[1]}
             spec["process"]["consoleSize"] = size
         launch.bundle.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if self.binary.known.kind == CRUN:
+            spec = self._shared.filters.apply(spec)
         (launch.bundle / CONFIG_FILE).write_bytes(orjson.dumps(spec))
         (launch.bundle / LAUNCH_FILE).write_text(Terms.of(launch).encode())
         self._shared.exits.remove_stale(launch.id)

@@ -11,7 +11,7 @@ from plugin_sdk import DriverSpec, EngineError, InvalidParameter, NotFound, Plug
 from plugin_sdk.aio import blocking
 from plugin_sdk.containers import ContainerDraft, ContainerRecord, Containers, Preparation
 from plugin_sdk.runtime import Exit, Runtime, Runtimes
-from plugins.runtime_oci import cgroups, checks, host, mounts
+from plugins.runtime_oci import capabilities, cgroups, checks, host, mounts, seccomp
 from plugins.runtime_oci.driver import OciRuntime, Shared
 from plugins.runtime_oci.execs import ExecLauncher
 from plugins.runtime_oci.runtimes import ALIASES, RuntimesService, binaries
@@ -70,15 +70,17 @@ class RuntimeOciPlugin(Plugin):
             binary.root.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._drivers[name] = OciRuntime(name, binary, self._shared)
         ctx.provide(Runtimes, self._service)
-        ctx.spawn(self._identify(), name="runtime versions")
+        ctx.spawn(self._get_ready(self._shared), name="runtimes")
 
-    async def _identify(self) -> None:
-        """What the programs are, the default one first; asked behind the start."""
+    async def _get_ready(self, shared: Shared) -> None:
+        """Behind the start: what the programs are, the default one first, and the usual seccomp filter."""
         for driver in self._drivers.values():
             try:
                 await driver.binary.identify()
             except EngineError as error:
                 log.warning("runtime %s: %s", driver.name, error)
+        if shared.defaults.profile is None and seccomp.supported():
+            await blocking(shared.filters.encoded, seccomp.builtin(capabilities.DEFAULT))
 
     def _find(self, ref: str) -> ContainerRecord:
         return self._ctx.require(Containers).get(ref)

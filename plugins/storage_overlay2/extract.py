@@ -183,9 +183,9 @@ class Extractor:
             except FileExistsError:
                 self._displace(folder, name, here)
                 os.link(target, name, src_dir_fd=source, dst_dir_fd=folder, follow_symlinks=False)
-        except (FileNotFoundError, NotADirectoryError):
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
             raise InvalidParameter(
-                f"hard link {printable(member.name)} to {printable(member.link)}, which is not in this layer"
+                f"hard link {printable(member.name)} to {printable(member.link)}, which is no file of this layer"
             ) from None
 
     def _special(self, folder: int, name: bytes, here: bytes, member: Member) -> None:

@@ -17,12 +17,15 @@ _FOLDERS = ("dev/pts", "dev/shm", "proc", "sys")
 _FILES = (".dockerenv", "dev/console", "etc/hostname", "etc/hosts", "etc/resolv.conf")
 _LINKS = {"etc/mtab": "/proc/mounts"}
 
+NEW = Attributes(0o755, 0, 0, 0)
+"""Of a folder that no layer has; the same in each stack, times too."""
+
 
 def build(tree: Path, below: Stack) -> None:
     """Fill the empty folder `tree`. Blocking."""
     borrowed: dict[Path, Attributes] = {}
     root = below.find("")
-    borrowed[tree] = attributes.of(root) if root else Attributes(0o755, 0, 0, 0)
+    borrowed[tree] = attributes.of(root) if root else NEW
     for name in (*_FOLDERS, *_FILES, *_LINKS):
         place = _parent(tree, name, below, borrowed)
         if place is None or below.find(name) is not None:
@@ -32,7 +35,10 @@ def build(tree: Path, below: Stack) -> None:
         elif name in _FILES:
             (tree / name).touch(mode=0o755)
         else:
-            (tree / name).mkdir(mode=0o755)
+            (tree / name).mkdir()
+            borrowed[tree / name] = NEW
+            continue
+        os.utime(tree / name, ns=(0, 0), follow_symlinks=False)
     for folder, wanted in borrowed.items():
         _set(folder, wanted)
 
@@ -47,9 +53,8 @@ def _parent(tree: Path, name: str, below: Stack, borrowed: dict[Path, Attributes
             return None
         if found is not None and below.find(name) is not None:
             return None
-        folder.mkdir(mode=0o755)
-        if found is not None:
-            borrowed[folder] = attributes.of(found)
+        folder.mkdir()
+        borrowed[folder] = attributes.of(found) if found else NEW
     return folder
 
 

@@ -186,11 +186,13 @@ def test_bad_mount(engine: Client, option: list[str], message: str) -> None:
         (["--runtime", "no-such-runtime"], "no-such-runtime"),
         (["--restart", "sometimes"], "sometimes"),
         (["--rm", "--restart", "always"], "conflicting options"),
-        (["--volume-driver", "no-such-driver", "-v", "somename:/x"], "no-such-driver"),
         (["-u", "no-such-user"], "no-such-user"),
         (["--security-opt", "nonsense=1"], "nonsense"),
         (["--sysctl", "kernel.hostname=x"], "kernel.hostname"),
-        (["--ip", "10.1.2.3"], "user specified IP address is supported on user defined networks only"),
+        (
+            ["--network", "bridge", "--ip", "10.1.2.3"],
+            "user specified IP address is supported on user defined networks only",
+        ),
         (["-w", "relative"], "the working directory 'relative' is invalid"),
     ],
 )
@@ -198,9 +200,15 @@ def test_bad_option(engine: Client, option: list[str], message: str) -> None:
     name = engine.name()
     done = engine.docker("run", "--name", name, *option, engine.image, "true", check=False)
     engine.docker("rm", "-f", name, check=False)
-    engine.docker("volume", "rm", "-f", "somename", check=False)
     assert done.returncode in (125, 126, 127)
     assert message.lower() in done.stderr.lower()
+
+
+def test_unknown_volume_driver(engine: Client) -> None:
+    host = {"VolumeDriver": "no-such-driver", "Binds": ["somename:/x"]}
+    status, message = create(engine, {"Image": engine.image, "HostConfig": host})
+    assert 400 <= status <= 500
+    assert "no-such-driver" in message
 
 
 def test_unknown_things_are_404(engine: Client) -> None:
@@ -210,6 +218,7 @@ def test_unknown_things_are_404(engine: Client) -> None:
         ("POST", "/v1.45/containers/no-such/kill", "No such container: no-such"),
         ("DELETE", "/v1.45/containers/no-such", "No such container: no-such"),
         ("GET", "/v1.45/containers/no-such/logs?stdout=1", "No such container: no-such"),
+        ("GET", "/v1.45/containers/no-such/archive?path=/x", "No such container: no-such"),
         ("GET", "/v1.45/images/no-such/json", "No such image: no-such"),
         ("GET", "/v1.45/networks/no-such", "network no-such not found"),
         ("GET", "/v1.45/volumes/no-such", "get no-such: no such volume"),

@@ -166,9 +166,10 @@ def test_cp_both_ways(engine: Client, start: Callable[..., str], tmp_path: Path)
     engine.docker("cp", f"{name}:/root/in/file", tmp_path / "out")
     assert (tmp_path / "out").read_text() == "carried\nmore\n"
     assert (tmp_path / "out").stat().st_mode & 0o777 == 0o640
-    missing = engine.docker("cp", f"{name}:/no/such", tmp_path / "x", check=False)
-    assert missing.returncode == 1
-    assert "Could not find the file /no/such in container" in missing.stderr
+    assert engine.docker("cp", f"{name}:/no/such", tmp_path / "x", check=False).returncode == 1
+    missing = engine.http("GET", f"/v1.45/containers/{name}/archive?path=/no/such")
+    assert missing.status == 404
+    assert "Could not find the file /no/such in container" in missing.message
 
 
 def test_cp_of_a_stopped_container_and_through_links(engine: Client, tmp_path: Path) -> None:

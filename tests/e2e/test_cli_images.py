@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from harness import Client
+from harness import Client, External
 
 pytestmark = pytest.mark.real
 
@@ -146,10 +146,11 @@ def test_image_in_use_is_kept(engine: Client, tag: Callable[[], str]) -> None:
 
 
 def test_load_of_rubbish_is_refused(engine: Client, tmp_path: Path) -> None:
-    before = set(engine.docker("images", "-aq").stdout.split())
+    before = engine.census()["images"]
     rubbish = tmp_path / "rubbish.tar"
     rubbish.write_bytes(b"this is no archive" * 1000)
     done = engine.docker("load", "-i", rubbish, check=False)
     assert done.returncode == 1
     assert done.stderr
-    assert set(engine.docker("images", "-aq").stdout.split()) == before
+    if not isinstance(engine, External):  # others may use that one
+        assert engine.census()["images"] == before

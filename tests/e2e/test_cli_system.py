@@ -12,7 +12,7 @@ pytestmark = pytest.mark.real
 
 
 def test_version(engine: Client) -> None:
-    shown = json.loads(engine.docker("version", "--format", "json").stdout)
+    shown = json.loads(engine.docker("version", "--format", "{{json .}}").stdout)
     server = shown["Server"]
     assert server["Os"] == "linux"
     assert server["MinAPIVersion"] == "1.24"
@@ -23,7 +23,7 @@ def test_version(engine: Client) -> None:
 
 
 def test_info(engine: Client) -> None:
-    info = json.loads(engine.docker("info", "--format", "json").stdout)
+    info = json.loads(engine.docker("info", "--format", "{{json .}}").stdout)
     assert info["Driver"] == "overlay2"
     assert info["OSType"] == "linux"
     assert info["NCPU"] > 0

@@ -104,13 +104,13 @@ def test_kill_9_under_ten_containers(own_engine: Callable[..., Engine]) -> None:
 
 def test_a_stop_of_the_daemon_stops_no_container(own_engine: Callable[..., Engine]) -> None:
     engine = own_engine()
-    engine.docker("run", "-d", "--name", "a", engine.image, "sh", "-c", LOOP)
-    pid = engine.inspect("a")["State"]["Pid"]
+    engine.docker("run", "-d", "--name", "aa", engine.image, "sh", "-c", LOOP)
+    pid = engine.inspect("aa")["State"]["Pid"]
     assert engine.stop() == 0
     os.kill(pid, 0)
     engine.start()
-    assert engine.inspect("a")["State"]["Pid"] == pid
-    numbers = ticks(engine, "a")
+    assert engine.inspect("aa")["State"]["Pid"] == pid
+    numbers = ticks(engine, "aa")
     assert numbers == list(range(1, len(numbers) + 1))
 
 
@@ -147,18 +147,18 @@ def test_kill_9_again_and_again_while_containers_come_and_go(own_engine: Callabl
 def test_reboot_is_survived(own_engine: Callable[..., Engine]) -> None:
     """After a boot the exec root is empty and no process is left: as if all had been killed."""
     engine = own_engine()
-    engine.docker("run", "-d", "--name", "a", engine.image, "sleep", "600")
-    engine.docker("run", "-d", "--name", "b", "--restart", "always", engine.image, "sleep", "600")
-    pids = [engine.inspect(name)["State"]["Pid"] for name in ("a", "b")]
+    engine.docker("run", "-d", "--name", "aa", engine.image, "sleep", "600")
+    engine.docker("run", "-d", "--name", "bb", "--restart", "always", engine.image, "sleep", "600")
+    pids = [engine.inspect(name)["State"]["Pid"] for name in ("aa", "bb")]
     engine.kill9()
     _power_cut(engine.root, pids)
     engine.start()
-    eventually(lambda: engine.inspect("b")["State"]["Running"] is True)
-    shown = engine.inspect("a")["State"]
+    eventually(lambda: engine.inspect("bb")["State"]["Running"] is True)
+    shown = engine.inspect("aa")["State"]
     assert shown["Status"] == "exited"
     assert shown["Running"] is False
-    engine.docker("start", "a")
-    assert engine.docker("exec", "a", "echo", "again").stdout == "again\n"
+    engine.docker("start", "aa")
+    assert engine.docker("exec", "aa", "echo", "again").stdout == "again\n"
 
 
 def _power_cut(root: Path, pids: list[int]) -> None:

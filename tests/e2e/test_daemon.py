@@ -20,7 +20,7 @@ pytestmark = pytest.mark.real
 
 
 def info(engine: Engine) -> dict[str, object]:
-    shown: dict[str, object] = json.loads(engine.docker("info", "--format", "json").stdout)
+    shown: dict[str, object] = json.loads(engine.docker("info", "--format", "{{json .}}").stdout)
     return shown
 
 
@@ -72,8 +72,8 @@ def test_dockerds_flags_are_taken(own_engine: Callable[..., Engine]) -> None:
 
 def test_icc_false_parts_the_containers(own_engine: Callable[..., Engine]) -> None:
     engine = own_engine("--icc=false")
-    engine.docker("run", "-d", "--name", "a", engine.image, "sleep", "600")
-    address = engine.inspect("a")["NetworkSettings"]["Networks"]["bridge"]["IPAddress"]
+    engine.docker("run", "-d", "--name", "aa", engine.image, "sleep", "600")
+    address = engine.inspect("aa")["NetworkSettings"]["Networks"]["bridge"]["IPAddress"]
     done = engine.docker("run", "--rm", engine.image, "ping", "-c", "1", "-W", "1", address, check=False)
     assert done.returncode == 1
 
@@ -186,7 +186,7 @@ def test_one_data_root_serves_one_engine(own_engine: Callable[..., Engine]) -> N
 def test_two_engines_side_by_side(own_engine: Callable[..., Engine]) -> None:
     """Different roots, one network namespace: neither touches what is the other's."""
     one = own_engine()
-    two = own_engine("--bip", "10.219.1.1/24", "--bridge-name", "second0", netns=one.netns)
+    two = own_engine("--bip", "10.219.1.1/24", netns=one.netns)
     web = ["sh", "-c", "mkdir /www; hostname > /www/index.html; exec httpd -f -p 80 -h /www"]
     one.docker("run", "-d", "--name", "web", "-h", "first", "-p", "127.0.0.1:18701:80", one.image, *web)
     two.docker("run", "-d", "--name", "web", "-h", "second", "-p", "127.0.0.1:18702:80", two.image, *web)

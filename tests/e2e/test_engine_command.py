@@ -94,7 +94,11 @@ def test_managed_plugin_from_create_to_rm(engine: Client, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     ("config", "words"),
-    [("{broken", "config.json"), ('{"entrypoint": "text"}', "entrypoint"), ('{"interface": {"types": 3}}', "types")],
+    [
+        ("{broken", "config.json"),
+        ('{"interface": {"types": [], "socket": "x"}, "entrypoint": 5}', "entrypoint"),
+        ('{"interface": {"types": 3}}', "types"),
+    ],
 )
 def test_bad_plugin_is_refused(engine: Client, tmp_path: Path, config: str, words: str) -> None:
     (tmp_path / "rootfs").mkdir()

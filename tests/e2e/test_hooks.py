@@ -81,8 +81,8 @@ def test_engine_ready_event_info_and_drivers(engine: Engine) -> None:
     eventually(lambda: seen(engine, "engine_ready"))
     assert seen(engine, "engine_ready") == [["engine_ready", engine.host]]
     assert seen(engine, "engine_drivers") == [["engine_drivers"]]
-    engine.docker("volume", "create", "v")
-    engine.docker("volume", "rm", "v")
+    engine.docker("volume", "create", "vol")
+    engine.docker("volume", "rm", "vol")
     told = [row[1:] for row in seen(engine, "engine_event")]
     eventually(lambda: ["volume", "destroy"] in [row[1:] for row in seen(engine, "engine_event")])
     told = [row[1:] for row in seen(engine, "engine_event")]

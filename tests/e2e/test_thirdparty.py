@@ -76,7 +76,7 @@ def test_disable_and_enable_while_containers_run(engine: Engine, bystander: str)
     assert engine.http("GET", "/v1.45/sample").status == 404  # remembered
     engine.engine("plugin", "enable", "sample")
     assert engine.http("GET", "/v1.45/sample").status == 200
-    assert engine.docker("run", "--rm", "--name", "n", engine.image, "sh", "-c", "echo -$SAMPLE-").stdout == "-n-\n"
+    assert engine.docker("run", "--rm", "--name", "nn", engine.image, "sh", "-c", "echo -$SAMPLE-").stdout == "-nn-\n"
     assert quick(engine)
 
 

@@ -353,7 +353,8 @@ class Engine(Client):
             complaints.append(f"clearing up failed: {str(error)[:1000]}")
             if self.running:
                 self.kill9()
-        complaints += leftovers.clear(self.root, self.netns, ids)
+        # A shared namespace holds the other engine's things as well.
+        complaints += leftovers.clear(self.root, self.netns if self._owns_netns else None, ids)
         if self._owns_netns and self.netns:
             subprocess.run(["ip", "netns", "delete", self.netns.name], check=False, timeout=20)
         if complaints:

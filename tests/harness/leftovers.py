@@ -1,4 +1,4 @@
-"""What an engine holds of the machine: mounts, processes, links, firewall tables, network namespaces, control groups.
+"""What an engine holds of the machine: mounts, processes, links, firewall rules, network namespaces, control groups.
 
 Everything is found from outside, by the engine's own folder, its network namespace and its containers' IDs, so that
 several engines can be tested on one machine at the same time.
@@ -7,6 +7,7 @@ several engines can be tested on one machine at the same time.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -15,6 +16,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 CGROUPS = Path("/sys/fs/cgroup")
+
+STANDING = ("docker0", "second0")
+"""Bridges that outlive the daemon."""
 
 
 def mounts(root: Path) -> list[str]:
@@ -52,9 +56,11 @@ def links(netns: Path) -> list[str]:
     return sorted(line.split()[0] for line in shown.splitlines() if line.split()[0] != "lo")
 
 
-def tables(netns: Path) -> list[str]:
-    """nftables tables in a namespace."""
-    return sorted(_inside(netns, ["nft", "list", "tables"]).splitlines())
+def published(netns: Path) -> list[str]:
+    """What the firewall's maps still send to containers."""
+    objects = json.loads(_inside(netns, ["nft", "--json", "list", "ruleset"]))["nftables"]
+    maps = [item["map"] for item in objects if "map" in item]
+    return [f"{entry['table']} {entry['name']}: {element}" for entry in maps for element in entry.get("elem", [])]
 
 
 def cgroups(ids: Iterable[str]) -> list[str]:
@@ -95,8 +101,9 @@ def clear(root: Path, netns: Path | None, ids: Iterable[str]) -> list[str]:
         with contextlib.suppress(OSError):
             Path(group).rmdir()
     if netns and netns.exists():
-        found += [f"network link {name}" for name in links(netns)]
-        found += [f"firewall {name}" for name in tables(netns)]
+        # As dockerd does, the engine leaves its default bridge and its firewall tables to the next start.
+        found += [f"network link {name}" for name in links(netns) if name not in STANDING]
+        found += [f"firewall entry {entry}" for entry in published(netns)]
     return found
 
 

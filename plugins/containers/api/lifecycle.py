@@ -44,7 +44,7 @@ class WaitReply(Response):
         self._code = code
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        headers = [(b"content-type", b"application/json"), (b"transfer-encoding", b"chunked")]
+        headers = [(b"content-type", b"application/json")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         gone: asyncio.Future[Any] = asyncio.ensure_future(_gone(receive))
         try:

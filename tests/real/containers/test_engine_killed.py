@@ -70,8 +70,11 @@ def test_killed_in_the_middle(own_engine: Any, delay: float) -> None:
     engine.start()
     names = _names(engine, "-a")
     for name in names:
-        assert engine.inspect(name)["State"]["Status"] in ("created", "running", "exited", "restarting")
+        # One with --rm whose start was cut off goes away by itself.
+        seen = engine.docker("inspect", "-f", "{{.State.Status}}", name, check=name != "x2").stdout.strip()
+        assert seen in ("created", "running", "exited", "restarting") or name == "x2"
     if names:
-        engine.docker("rm", "-fv", *names)
+        engine.docker("rm", "-fv", *names, check=False)
+    assert not _names(engine, "-a")
     engine.docker("run", "--rm", *NONE, "--name", "x0", engine.image, "true")
     eventually(lambda: not list((engine.root / "run" / "containers").iterdir()))

@@ -180,6 +180,7 @@ async def test_bad_requests() -> None:
 
 async def test_listed_while_alive_and_forgotten_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(execs_module, "KEPT", -1.0)
+    monkeypatch.setattr(execs_module, "SWEEP", 0.01)
     service = FakeService()
     execs = Execs(service)
     waiting = await execs.create(ID, ExecSpec(["true"]), OUT)
@@ -193,6 +194,16 @@ async def test_listed_while_alive_and_forgotten_afterwards(monkeypatch: pytest.M
     await asyncio.sleep(0.05)
     assert not execs._execs
     assert not execs._by_container
+
+
+async def test_never_started_is_forgotten_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(execs_module, "UNSTARTED", -1.0)
+    monkeypatch.setattr(execs_module, "SWEEP", 0.01)
+    execs = Execs(FakeService())
+    await execs.create(ID, ExecSpec(["true"]), OUT)
+    await asyncio.sleep(0.05)
+    assert not execs._execs
+    assert not execs.list_for(ID)
 
 
 async def test_run_gives_code_and_output() -> None:

@@ -1,0 +1,433 @@
+"""One container's log at work: its buffer, its driver, and what moves entries from the one to the other."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
+from contextlib import suppress
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+from plugin_sdk import NotFound, PluginContext
+from plugin_sdk.files import parse_size
+from plugin_sdk.logs import LogDriver, LogInfo, LogSink
+
+from .batch import join_pieces, parse_monitor, to_entries
+from .options import DEFAULT_FILES, DEFAULT_SIZE, limits
+from .spool import SEGMENT_SIZE, Cursor, Position, Spool
+from .watch import Watcher
+
+T = TypeVar("T")
+
+PUMP_DELAY = 0.2
+"""Seconds from the first line to the pump's work: what comes meanwhile is moved in one go."""
+CHUNKS_PER_STEP = 4
+WRITE_DEADLINE = 60.0
+"""Seconds after which a sink that neither took entries nor raised is asked anew."""
+CLOSE_DEADLINE = 5.0
+FLUSH_DEADLINE = 5.0
+"""Seconds that the removal of a container waits for a sink that has not yet taken all."""
+BACKOFF = (0.5, 30.0)
+BUFFER_BOUND = DEFAULT_SIZE * DEFAULT_FILES
+"""Bytes kept for a sink that does not take them, unless `max-buffer-size` says otherwise."""
+LEAST_JSON_BOUND = 256 << 20
+PIN_REACH = 4
+"""Segments that a reader may lie behind the pump before its place is given up."""
+_BOUND_EVERY = 64
+
+
+@runtime_checkable
+class RawSink(Protocol):
+    """A sink that takes the monitor's lines as they are and can take back what a crash left half done. Blocking."""
+
+    capacity: int
+    mark: str
+
+    def append(self, lines: list[bytes]) -> None:
+        """Write joined lines."""
+
+    def recover(self, mark: str) -> None:
+        """Take back what was written after `mark`."""
+
+    def tidy(self) -> None:
+        """Long work, with nothing else going on."""
+
+
+class Pin:
+    """A reader's place in the buffer: what lies behind is not yet given back."""
+
+    def __init__(self, position: Position) -> None:
+        self.position = position
+
+
+class Channel:
+    """See the module. Methods run on the event loop unless they say that they block.
+
+    Attributes:
+        raw: its sinks take the monitor's lines as they are.
+        buffered: the buffer is the log, there is no sink.
+        retained: the buffer is what is read back, so it keeps what was taken.
+        run: counts the starts of the container; a reader that follows ends with the run it began in.
+        running: the monitor writes.
+    """
+
+    def __init__(
+        self, ctx: PluginContext, threads: Executor, watcher: Watcher, info: LogInfo, driver: LogDriver
+    ) -> None:
+        self.ctx = ctx
+        self.info = info
+        self.driver = driver
+        self.spool = Spool(info.folder)
+        self.raw = bool(getattr(driver, "raw", False))
+        self.buffered = bool(getattr(driver, "buffered", False))
+        self.retained = self.buffered or not driver.readable
+        self.run = 0
+        self.running = False
+        self.lock = threading.Lock()
+        self.pins: set[Pin] = set()
+        self._threads = threads
+        self._watcher = watcher
+        self._sink: LogSink | None = None
+        self._cursor: Cursor | None = None
+        self._waiting: set[asyncio.Event] = set()
+        self._pumping: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._dirty = False
+        self._final = False
+        self._settled = False
+        self._steps = 0
+        self._idle = asyncio.Event()
+        self._dropped = 0
+        self.on_settled: Callable[[Channel], None] = lambda channel: None
+
+    @property
+    def id(self) -> str:
+        """The container's ID."""
+        return self.info.container.Id
+
+    @property
+    def segment_size(self) -> int:
+        """Bytes after which the monitor begins a new file; 0, never, for a log that has no bound."""
+        if self.buffered:
+            total = limits(self.info.options, default_files=DEFAULT_FILES).total
+        elif self.raw:
+            total = limits(self.info.options).total
+        else:
+            total = BUFFER_BOUND
+        return SEGMENT_SIZE if total else 0
+
+    async def work(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Run what blocks, in a thread of the logs' own."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
+
+    # A run's beginning and end.
+
+    async def begin(self) -> None:
+        """The container is about to start."""
+        self.run += 1
+        self.running = True
+        self._settled = False
+        if self._pumping is None:
+            self.spool.prepare()
+        else:
+            await self.work(self._prepare_locked)
+        self.arm()
+
+    def _prepare_locked(self) -> None:
+        with self.lock:
+            self.spool.prepare()
+
+    def resume(self) -> None:
+        """The container was running before the daemon."""
+        self.run += 1
+        self.running = True
+        self.changed()
+
+    def end(self, *, drain: bool) -> None:
+        """The container has ended; all it wrote is in the buffer."""
+        self.running = False
+        self.wake()
+        if drain:
+            self._start()
+
+    # What the watcher tells.
+
+    def arm(self) -> None:
+        """Hear of the next growth, once."""
+        if not self._watcher.arm(self.id, self.spool.live) and self.spool.live.exists():
+            asyncio.get_running_loop().call_later(1.0, self.changed)
+
+    def changed(self) -> None:
+        """The buffer grew or began anew."""
+        self._watcher.follow(self.id, self.spool.folder)
+        self.spool.note()
+        self.wake()
+        if self._pumping is not None:
+            self._dirty = True
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(PUMP_DELAY, self._start)
+
+    def wake(self) -> None:
+        """Let those who follow look again."""
+        for event in self._waiting:
+            event.set()
+
+    def waiter(self) -> asyncio.Event:
+        """An event that is set at each change, until `leave`."""
+        event = asyncio.Event()
+        self._waiting.add(event)
+        return event
+
+    def leave(self, event: asyncio.Event, pin: Pin | None = None) -> None:
+        """The reader is gone."""
+        self._waiting.discard(event)
+        if pin is not None:
+            self.pins.discard(pin)
+            if self._settled and not self.pins and not self.running:
+                self.ctx.spawn(self.work(self._clear), name=f"log buffer {self.id[:12]}")
+
+    def lost(self, segments: int) -> None:
+        """Renames came faster than links could be made. Called in the watcher's thread."""
+        self._say_dropped(segments, "files of its buffer were replaced before they could be kept")
+
+    # The pump.
+
+    def _start(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._pumping is not None:
+            self._dirty = True
+            return
+        self._idle.clear()
+        self._pumping = self.ctx.spawn(self._pump(), name=f"log pump {self.id[:12]}")
+
+    async def _pump(self) -> None:
+        delay = BACKOFF[0]
+        try:
+            while True:
+                self._dirty = False
+                self._final = not self.running
+                try:
+                    moved = await self._step()
+                except Exception as error:  # noqa: BLE001 - a sink of anybody's; said, and tried again
+                    self.ctx.log.warning(
+                        "container %s: log driver %s: %s; its output is kept, next try in %g s",
+                        self.id[:12],
+                        self.info.container.HostConfig.LogConfig.Type,
+                        error or type(error).__name__,
+                        delay,
+                    )
+                    await self._bound()
+                    await asyncio.sleep(delay)
+                    delay = min(delay * 2, BACKOFF[1])
+                    continue
+                delay = BACKOFF[0]
+                if moved:
+                    continue
+                if self._final:
+                    await self._settle()
+                    return
+                if self._dirty:
+                    await asyncio.sleep(PUMP_DELAY)
+                    continue
+                self.arm()
+                if self._caught_up():
+                    return
+                await asyncio.sleep(PUMP_DELAY)
+        finally:
+            self._pumping = None
+            self._idle.set()
+
+    def _caught_up(self) -> bool:
+        """Nothing more to take for now; pieces held back count as taken."""
+        end, cursor = self.spool.end(), self._cursor
+        if self.buffered or cursor is None:
+            return self.buffered or not end.offset
+        return (end.segment, end.offset) == (cursor.segment, cursor.offset + cursor.held)
+
+    async def _step(self) -> bool:
+        """Move some; whether there was any."""
+        if self.buffered:
+            await self.work(self.spool.keep, self._retention())
+            return False
+        self._steps += 1
+        if self._steps % _BOUND_EVERY == 0:
+            await self._bound()
+        if self._sink is None:
+            self._sink = await self.driver.open(self.info)
+        sink = self._sink
+        if isinstance(sink, RawSink):
+            return await self.work(self._step_raw, sink)
+        lines = await self.work(self._take)
+        if not lines:
+            return False
+        entries = to_entries(parse_monitor(lines), {})
+        async with asyncio.timeout(WRITE_DEADLINE):
+            await sink.write(entries)
+        await self.work(self._consumed, "")
+        return True
+
+    def _step_raw(self, sink: RawSink) -> bool:
+        """Blocks."""
+        moved = False
+        with self.lock:
+            if self._cursor is None:
+                sink.recover(self.spool.position.mark)
+            for _ in range(CHUNKS_PER_STEP):
+                lines = self._take()
+                if not lines:
+                    break
+                sink.append(lines)
+                self._consumed(sink.mark)
+                moved = True
+        if not moved:
+            sink.tidy()
+        return moved
+
+    def _take(self) -> list[bytes]:
+        """Blocks. After a failed write, the same lines again."""
+        here = self.spool.position
+        cursor = self._cursor
+        if cursor is None or (cursor.segment, cursor.offset) != (here.segment, here.offset):
+            if cursor is not None:
+                cursor.close()
+            cursor = self._cursor = Cursor(self.spool, here)
+        return join_pieces(cursor.lines(final=self._final))
+
+    def _consumed(self, mark: str) -> None:
+        """Blocks."""
+        assert self._cursor is not None
+        here = Position(self._cursor.segment, self._cursor.offset, mark)
+        self.spool.save(here)
+        if self.retained:
+            self.spool.keep(self._retention())
+            return
+        low = min([here, *(pin.position for pin in self.pins if pin.position.segment >= here.segment - PIN_REACH)])
+        self.spool.free(low.segment, low.offset)
+
+    def _retention(self) -> int:
+        """Bytes of the buffer that `docker logs` can show, where the buffer is what it reads."""
+        options = self.info.options
+        if self.buffered:
+            return limits(options, default_files=DEFAULT_FILES).total or 1 << 62
+        return limits(options, prefix="cache-", default_files=DEFAULT_FILES).total or 1 << 62
+
+    async def _bound(self) -> None:
+        await self.work(self._drop_surplus)
+
+    def _drop_surplus(self) -> None:
+        """Blocks. A sink that takes nothing must not fill the disk."""
+        bound = self._buffer_bound()
+        if not bound:
+            return
+        with self.lock:
+            surplus = self.spool.unread() - bound
+            if surplus <= 0:
+                return
+            here = self.spool.position
+            for segment in self.spool.segments():
+                if segment < here.segment:
+                    continue
+                start = here.offset if segment == here.segment else 0
+                size = self.spool.size(segment)
+                if surplus < size - start:
+                    here = Position(segment, start + surplus, here.mark)
+                    break
+                surplus -= size - start
+            dropped = self.spool.unread()
+            self.spool.free(here.segment, here.offset)
+            self.spool.save(here)
+            dropped -= self.spool.unread()
+        self._say_dropped(dropped, "bytes were dropped: the log driver takes them too slowly or not at all")
+
+    def _buffer_bound(self) -> int:
+        sink = self._sink
+        if isinstance(sink, RawSink):
+            # Older lines than these would be rotated away as soon as they were written.
+            return max(LEAST_JSON_BOUND, 2 * sink.capacity) if sink.capacity else 0
+        text = self.info.options.get("max-buffer-size", "")
+        return parse_size(text) if text else BUFFER_BOUND
+
+    def _say_dropped(self, count: int, what: str) -> None:
+        self._dropped += count
+        self.ctx.log.warning("container %s: %d %s (%d so far)", self.id[:12], count, what, self._dropped)
+
+    # The end.
+
+    async def _settle(self) -> None:
+        """All was taken, and nothing writes."""
+        await self._close_sink()
+        self._settled = True
+        if not self.pins:
+            await self.work(self._clear)
+        if not self.running:
+            self.on_settled(self)
+
+    def _clear(self) -> None:
+        """Blocks."""
+        with self.lock:
+            if not self.running and not self.retained:
+                self.spool.clear()
+
+    async def _close_sink(self) -> None:
+        sink, self._sink = self._sink, None
+        if self._cursor is not None:
+            self._cursor.close()
+            self._cursor = None
+        if sink is None:
+            return
+        try:
+            async with asyncio.timeout(CLOSE_DEADLINE):
+                await sink.close()
+        except Exception as error:  # noqa: BLE001 - a sink of anybody's
+            self.ctx.log.warning("container %s: its log could not be closed: %s", self.id[:12], error)
+
+    async def drained(self, seconds: float) -> bool:
+        """Wait until the pump has nothing to do; whether it came to that."""
+        if self._pumping is None:
+            return True
+        try:
+            async with asyncio.timeout(seconds):
+                await self._idle.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def halt(self) -> None:
+        """Stop the pump; the buffer keeps what was not taken."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        task = self._pumping
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task], timeout=CLOSE_DEADLINE)
+        await self._close_sink()
+
+    async def remove(self) -> None:
+        """The container is gone: what was not taken within some seconds is dropped, and said."""
+        if not self.raw and not self.buffered and await self.work(self.spool.unread):
+            self._start()
+            if not await self.drained(FLUSH_DEADLINE):
+                left = await self.work(self.spool.unread)
+                self._say_dropped(left, "bytes were not taken by the log driver before the container was removed")
+        await self.halt()
+        self._watcher.forget(self.id)
+        with suppress(NotFound):
+            await self.driver.remove(self.info)
+        await self.work(self.spool.remove)
+
+
+def watched(channels: Mapping[str, Channel]) -> Callable[[str, int], None]:
+    """What the watcher's thread does when a buffer began anew."""
+
+    def linked(key: str, count: int) -> None:
+        channel = channels.get(key)
+        if channel is not None:
+            channel.spool.note()
+            if count > 1:
+                channel.lost(count - 1)
+
+    return linked

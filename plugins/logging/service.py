@@ -1,0 +1,213 @@
+"""The logs of all containers; fulfils `plugin_sdk.logs.Logs`."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
+from typing import TypeVar
+
+from plugin_sdk import InvalidParameter, NotFound, NotSupported, PluginContext
+from plugin_sdk.containers import ContainerDraft, ContainerRecord, Containers, LogChoice, Preparation
+from plugin_sdk.logs import LogDriver, LogEntry, LogInfo, LogQuery
+from plugin_sdk.runtime import LogTarget
+
+from .batch import Batch, to_entries
+from .channel import Channel, watched
+from .options import attributes, check_common
+from .reading import Reader
+from .spool import LIVE
+from .watch import Watcher
+
+T = TypeVar("T")
+
+NONE = "none"
+_THREADS = 4
+
+
+class LogService:
+    """Fulfils `plugin_sdk.logs.Logs`, and implements the hooks of a container's life."""
+
+    def __init__(self, ctx: PluginContext, default: LogChoice) -> None:
+        self._ctx = ctx
+        self.default = default
+        self._channels: dict[str, Channel] = {}
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="logs")
+        self._watcher = Watcher(LIVE, watched(self._channels), self._changed)
+
+    async def stop(self) -> None:
+        """Close the sinks; what they have not taken stays buffered, and containers go on writing."""
+        await asyncio.gather(*(channel.halt() for channel in [*self._channels.values()]))
+        self._watcher.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _changed(self, container_id: str) -> None:
+        channel = self._channels.get(container_id)
+        if channel is not None:
+            channel.changed()
+
+    # The hooks of a container's life.
+
+    async def validate(self, draft: ContainerDraft) -> None:
+        """See `engine_container_validate`."""
+        choice = self._completed(draft.host.LogConfig)
+        driver = await self._driver(choice.Type)
+        driver.validate(choice.Config)
+        check_common(choice.Config)
+        if choice != draft.host.LogConfig:
+            draft.host = draft.host.model_copy(update={"LogConfig": choice})
+        draft.log_path = driver.log_path(self._info(_before(draft)))
+
+    def _completed(self, choice: LogChoice) -> LogChoice:
+        name = choice.Type or self.default.Type
+        if name != self.default.Type:
+            return choice
+        return LogChoice(Type=name, Config={**self.default.Config, **choice.Config})
+
+    async def _driver(self, name: str) -> LogDriver:
+        try:
+            return await self._ctx.drivers.find(LogDriver, name)
+        except NotFound:
+            raise InvalidParameter(f"logger: no log driver named '{name}' is registered") from None
+
+    async def prepare(self, container: ContainerRecord, preparation: Preparation) -> None:
+        """See `engine_container_prepare`."""
+        if container.HostConfig.LogConfig.Type == NONE:
+            return
+        channel = await self._channel(container)
+        await channel.begin()
+        preparation.log = LogTarget(channel.spool.live, channel.segment_size)
+
+    def release(self, container: ContainerRecord) -> None:
+        """See `engine_container_release`. What is left in the buffer is moved behind the answer."""
+        channel = self._channels.get(container.Id)
+        if channel is None:
+            return
+        if not channel.spool.written():
+            channel.end(drain=False)
+            self._retire(channel)
+            return
+        kept_here = channel.raw or channel.buffered
+        channel.end(drain=not (container.HostConfig.AutoRemove and kept_here))
+
+    async def remove(self, container: ContainerRecord) -> None:
+        """See `engine_container_remove`."""
+        if container.HostConfig.LogConfig.Type == NONE:
+            return
+        try:
+            channel = await self._channel(container)
+        except InvalidParameter:
+            # Its driver is gone, and what it kept with it.
+            await asyncio.to_thread(shutil.rmtree, self._ctx.root / container.Id, ignore_errors=True)
+            return
+        self._channels.pop(container.Id, None)
+        await channel.remove()
+
+    async def restore(self) -> None:
+        """After a start of the daemon: go on with what was not yet moved; drop what belongs to nobody."""
+        containers = self._ctx.find(Containers)
+        if containers is None:
+            return
+        records = {record.Id: record for record in containers.list()}
+        for folder in [*self._ctx.root.iterdir()] if self._ctx.root.is_dir() else []:
+            record = records.get(folder.name)
+            try:
+                if record is None:
+                    await self._orphan(containers, folder.name)
+                elif folder.name not in self._channels:
+                    await self._resume(record)
+            except Exception as error:  # noqa: BLE001 - one container's log must not keep the others'
+                self._ctx.log.warning("container %s: its log could not be taken up: %s", folder.name[:12], error)
+
+    async def _resume(self, record: ContainerRecord) -> None:
+        channel = await self._channel(record)
+        if record.State.running:
+            channel.resume()
+        elif channel.spool.written() and not channel.buffered:
+            channel.end(drain=True)
+        else:
+            self._retire(channel)
+
+    async def _orphan(self, containers: Containers, container_id: str) -> None:
+        try:
+            containers.get(container_id)
+        except NotFound:
+            await asyncio.to_thread(shutil.rmtree, self._ctx.root / container_id, ignore_errors=True)
+
+    # Channels.
+
+    def _info(self, container: ContainerRecord) -> LogInfo:
+        return LogInfo(container, container.HostConfig.LogConfig.Config, self._ctx.root / container.Id)
+
+    async def _channel(self, container: ContainerRecord) -> Channel:
+        """The container's channel; kept while it runs or has something to move."""
+        channel = self._channels.get(container.Id)
+        if channel is None:
+            driver = await self._driver(container.HostConfig.LogConfig.Type)
+            channel = self._channels.get(container.Id) or self._open(container, driver)
+            self._channels[container.Id] = channel
+        return channel
+
+    def _open(self, container: ContainerRecord, driver: LogDriver) -> Channel:
+        channel = Channel(self._ctx, self._threads, self._watcher, self._info(container), driver)
+        channel.on_settled = self._retire
+        return channel
+
+    def _retire(self, channel: Channel) -> None:
+        if self._channels.get(channel.id) is channel and not channel.running:
+            del self._channels[channel.id]
+            self._watcher.forget(channel.id)
+
+    # Reading.
+
+    async def open(self, container: ContainerRecord) -> Channel:
+        """What a reader reads from.
+
+        Raises:
+            NotSupported: the driver is "none".
+        """
+        if container.HostConfig.LogConfig.Type == NONE:
+            raise NotSupported("configured logging driver does not support reading")
+        existing = self._channels.get(container.Id)
+        if existing is not None:
+            return existing
+        driver = await self._driver(container.HostConfig.LogConfig.Type)
+        return self._channels.get(container.Id) or self._open(container, driver)
+
+    def attributes(self, container: ContainerRecord) -> Mapping[str, str]:
+        """What `--details` shows."""
+        choice = container.HostConfig.LogConfig
+        return attributes(container, choice.Config) if choice.Type == "json-file" else {}
+
+    async def converted(
+        self, container: ContainerRecord, query: LogQuery, convert: Callable[[Batch], T]
+    ) -> AsyncGenerator[T, None]:
+        """`read`, with batches turned by `convert` (in a thread) into what the client wants."""
+        reader = Reader(await self.open(container), query, convert)
+        async with aclosing(reader.read()) as found:
+            async for item in found:
+                yield item
+
+    async def read(self, container: ContainerRecord, query: LogQuery) -> AsyncGenerator[Sequence[LogEntry], None]:
+        """See `Logs.read`."""
+        extra = self.attributes(container)
+        async with aclosing(self.converted(container, query, lambda batch: to_entries(batch, extra))) as found:
+            async for entries in found:
+                yield entries
+
+
+def _before(draft: ContainerDraft) -> ContainerRecord:
+    """What a driver may look at before there is a record."""
+    return ContainerRecord(
+        Id=draft.id,
+        Name=draft.name,
+        Created="",
+        ImageID=draft.image.Id,
+        ImageRef=draft.config.Image,
+        Driver="",
+        Runtime=draft.host.Runtime,
+        Config=draft.config,
+        HostConfig=draft.host,
+    )
