@@ -97,8 +97,10 @@ def options(models: Mapping[str, type[BaseModel]]) -> list[Option]:
             if not told.get("flag"):
                 continue
             option = _option(owner, name, info.annotation, info.description or "", told)
-            for claim in {option.flag, option.short, f"key {option.key}"} - {None}:
-                other = taken.setdefault(str(claim), owner)
+            for claim in (option.flag, option.short, f"key {option.key}"):
+                if claim is None:
+                    continue
+                other = taken.setdefault(claim, owner)
                 if other != owner:
                     raise EngineError(
                         f"plugins {other!r} and {owner!r} both claim the option {claim}; block one of them"

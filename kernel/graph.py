@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 from kernel.contracts.plugin import PluginMeta
@@ -22,8 +22,8 @@ def contract_name(contract: type[Any]) -> str:
     return contract.__name__
 
 
-def providers(metas: Mapping[str, PluginMeta]) -> dict[type[Any], str]:
-    """Contract to the plugin that provides it. Raises GraphError, naming both, when two do."""
+def check_providers(metas: Mapping[str, PluginMeta]) -> None:
+    """Raises GraphError, naming both, when two plugins provide one contract."""
     found: dict[type[Any], str] = {}
     for name, meta in metas.items():
         for contract in meta.provides:
@@ -33,11 +33,10 @@ def providers(metas: Mapping[str, PluginMeta]) -> dict[type[Any], str]:
                     frozenset({name}),
                 )
             found[contract] = name
-    return found
 
 
-def missing(meta: PluginMeta, available: Mapping[type[Any], str]) -> str:
-    """Why a plugin cannot start with these providers, or ""."""
+def missing(meta: PluginMeta, available: Container[type[Any]]) -> str:
+    """Why a plugin cannot start when these contracts are fulfilled, or ""."""
     for contract in meta.requires:
         if contract not in available:
             return (
@@ -47,25 +46,30 @@ def missing(meta: PluginMeta, available: Mapping[type[Any], str]) -> str:
     return ""
 
 
-def dependencies(metas: Mapping[str, PluginMeta], available: Mapping[type[Any], str]) -> dict[str, set[str]]:
+def fulfilled(metas: Mapping[str, PluginMeta]) -> set[type[Any]]:
+    """Contracts that these plugins fulfil, by a service or by drivers."""
+    return {contract for meta in metas.values() for contract in (*meta.provides, *meta.drivers)}
+
+
+def dependencies(metas: Mapping[str, PluginMeta]) -> dict[str, set[str]]:
     """Plugin to the plugins that start before it."""
+    who: dict[type[Any], set[str]] = {}
+    for name, meta in metas.items():
+        for contract in (*meta.provides, *meta.drivers):
+            who.setdefault(contract, set()).add(name)
     return {
-        name: {
-            available[contract]
-            for contract in (*meta.requires, *meta.wants)
-            if contract in available and available[contract] != name
-        }
+        name: {other for contract in (*meta.requires, *meta.wants) for other in who.get(contract, ())} - {name}
         for name, meta in metas.items()
     }
 
 
-def order(metas: Mapping[str, PluginMeta], available: Mapping[type[Any], str]) -> list[str]:
+def order(metas: Mapping[str, PluginMeta]) -> list[str]:
     """Names so that each comes after what it depends on; otherwise in the mapping's order.
 
     Raises:
         GraphError: a cycle; the message shows it.
     """
-    waiting = dependencies(metas, available)
+    waiting = dependencies(metas)
     done: list[str] = []
     visiting: list[str] = []
 

@@ -114,10 +114,11 @@ class Lifecycle:
             running = {entry.name: entry.meta for entry in self._entries.values() if entry.enabled}
             metas = {**running, **{name: entry.meta for name, entry in wanted.items()}}
             try:
-                available = {**graph.providers(metas), **dict.fromkeys(self._parts.services.of(KERNEL), KERNEL)}
+                graph.check_providers(metas)
+                available = graph.fulfilled(metas) | self._parts.services.of(KERNEL)
                 lacking = {name: why for name, meta in metas.items() if (why := graph.missing(meta, available))}
                 if not lacking:
-                    ordered = graph.order(metas, _without_kernel(available))
+                    ordered = graph.order(metas)
                     self._positions = {name: place for place, name in enumerate(ordered)}
                     return [wanted[name] for name in ordered if name in wanted]
                 for name, why in lacking.items():
@@ -130,7 +131,7 @@ class Lifecycle:
         self, entries: Sequence[Entry], work: Callable[[Entry, list[asyncio.Task[None]]], Coroutine[Any, Any, None]]
     ) -> None:
         metas = {entry.name: entry.meta for entry in entries}
-        needs = graph.dependencies(metas, _without_kernel(graph.providers(metas)))
+        needs = graph.dependencies(metas)
         tasks: dict[str, asyncio.Task[None]] = {}
         for entry in sorted(entries, key=lambda item: self._positions[item.name]):
             before = [tasks[name] for name in needs[entry.name] if name in tasks]
@@ -226,10 +227,12 @@ class Lifecycle:
         entry.instance = entry.context = None
         entry.state = state
 
-    def _served(self) -> dict[type[Any], str]:
-        served = dict.fromkeys(self._parts.services.of(KERNEL), KERNEL)
+    def _served(self) -> set[type[Any]]:
+        """Contracts that are fulfilled now."""
+        served = set(self._parts.services.of(KERNEL))
         for entry in self._entries.values():
-            served.update(dict.fromkeys(self._parts.services.of(entry.name), entry.name))
+            if entry.enabled:
+                served |= self._parts.services.of(entry.name) | set(entry.meta.drivers)
         return served
 
     # At run time ---------------------------------------------------------------------------------
@@ -244,9 +247,9 @@ class Lifecycle:
                 raise EngineError(f"plugin {name!r} cannot be enabled: {entry.found.error}")
             if entry.found.plugin is None:
                 raise Conflict(f"plugin {name!r} is blocked by the daemon's configuration")
-            metas = {item.name: item.meta for item in self._entries.values() if item.enabled}
-            available = _without_kernel(graph.providers({**metas, name: entry.meta}))
-            graph.order({**metas, name: entry.meta}, available)
+            metas = {item.name: item.meta for item in self._entries.values() if item.enabled or item is entry}
+            graph.check_providers(metas)
+            graph.order(metas)
             try:
                 await self._start(entry)
             except SkipPlugin as error:
@@ -340,8 +343,9 @@ class Lifecycle:
             raise NotFound(f"no plugin is named {name!r}") from None
 
     def _dependents(self, entry: Entry) -> list[str]:
-        offered = set(entry.meta.provides)
-        return [other.name for other in self._entries.values() if other.enabled and offered & set(other.meta.requires)]
+        others = {other.name: other.meta for other in self._entries.values() if other.enabled and other is not entry}
+        left = graph.fulfilled(others) | self._parts.services.of(KERNEL)
+        return [name for name, meta in others.items() if set(meta.requires) - left]
 
     def _holders(self, name: str) -> list[str]:
         answers = self._parts.hooks.sync("engine_holders", kind="plugin", key=name)
@@ -357,10 +361,6 @@ async def _within(seconds: float, work: Coroutine[Any, Any, None], what: str) ->
         if timer.expired():
             raise DeadlineExceeded(f"its {what} did not finish within {seconds:g} s") from error
         raise
-
-
-def _without_kernel(available: Mapping[type[Any], str]) -> dict[type[Any], str]:
-    return {contract: name for contract, name in available.items() if name != KERNEL}
 
 
 def _reloadable(extra: Any) -> bool:

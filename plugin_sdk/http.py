@@ -112,7 +112,7 @@ async def spool(request: Request, folder: Path) -> AsyncIterator[BinaryIO]:
     Args:
         folder: on the file system that shall hold it.
     """
-    file = await asyncio.to_thread(tempfile.TemporaryFile, dir=folder)
+    file = await asyncio.to_thread(_nameless, folder)
     try:
         waiting: list[bytes] = []
         size = 0
@@ -127,6 +127,10 @@ async def spool(request: Request, folder: Path) -> AsyncIterator[BinaryIO]:
         yield file
     finally:
         file.close()
+
+
+def _nameless(folder: Path) -> BinaryIO:
+    return tempfile.TemporaryFile("w+b", dir=folder)
 
 
 def decode(raw: bytes, model: type[W]) -> W:
@@ -220,7 +224,7 @@ class _Progress(StreamingResponse):
             await self._task
         except ClientDisconnect:
             return
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - the client, who has its status already, must hear of any failure
             if not isinstance(error, EngineError):
-                _log.exception("a progress stream failed")
+                _log.error("a progress stream failed", exc_info=error)
             yield orjson.dumps({"errorDetail": {"message": str(error)}, "error": str(error)}) + b"\r\n"

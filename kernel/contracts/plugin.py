@@ -32,8 +32,10 @@ class PluginMeta:
         description: one line for people.
         api: generation of the hook specifications that it was written for.
         provides: contracts of which it is the one provider, given to the kernel in `start` by `ctx.provide`.
-        requires: contracts without which it cannot run; their providers start before it and stop after it.
-        wants: contracts that it uses when there is a provider; they start before it too, if present.
+        drivers: contracts of the drivers that it contributes.
+        requires: contracts without which it cannot run; their provider, or all that contribute drivers of them, start
+            before it and stop after it.
+        wants: contracts that it uses when there is somebody to fulfil them; these start before it too, if present.
         settings: pydantic model of its settings; build its fields with `setting()`.
         essential: the daemon refuses to start, and to disable it, without this plugin.
     """
@@ -42,6 +44,7 @@ class PluginMeta:
     description: str = ""
     api: int = SPEC_VERSION
     provides: tuple[type[Any], ...] = ()
+    drivers: tuple[type[Any], ...] = ()
     requires: tuple[type[Any], ...] = ()
     wants: tuple[type[Any], ...] = ()
     settings: type[BaseModel] | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any
@@ -20,7 +21,12 @@ Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 _VERSIONED = re.compile(r"/v([0-9][0-9.]{0,15})(/.*)", re.DOTALL)
-_UNGUARDED = "/_ping"
+PATIENCE = 15.0
+"""Seconds that a request waits, while the engine starts, for the plugin that answers it."""
+
+_STEP = 0.02
+PING = "/_ping"
+"""The one path that needs no leave."""
 
 
 class Headers(Mapping[str, str]):
@@ -49,7 +55,7 @@ class Api:
     Attributes:
         table: the routes.
         miss: asked when no route matches, whether the table was old: it replaces it and says True to try again.
-        starting: what to say while plugins may still be missing; "" once all have started.
+        starting: plugins may still be missing.
     """
 
     def __init__(
@@ -58,7 +64,7 @@ class Api:
         miss: Callable[[], bool],
     ) -> None:
         self.table = RouteTable([])
-        self.starting = "the engine is starting"
+        self.starting = True
         self._authorize = authorize
         self._miss = miss
         self._app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
@@ -69,7 +75,7 @@ class Api:
             await self._handle(scope, receive, send)
         except ClientDisconnect:
             return
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - here every failure becomes an answer
             exchange: Exchange | None = scope["extensions"].get(EXCHANGE)
             if isinstance(error, OSError) and exchange is not None and exchange.lost:
                 return
@@ -86,24 +92,37 @@ class Api:
         version, path = split_version(scope["path"])
         scope["engine.api_version"] = version
         scope["path"] = path
-        if path != _UNGUARDED:
+        if path != PING:
             await self._ask_leave(scope, path, version)
         method = WEBSOCKET if scope["type"] == "websocket" else scope["method"]
-        entry, params = self._route(method, path, version)
+        entry, params = await self._route(method, path, version)
         scope["path_params"] = params
         scope["app"] = self._app
         scope.update(entry.extra)
         await entry.app(scope, receive, send)
 
-    def _route(self, method: str, path: str, version: tuple[int, int]) -> tuple[Entry, dict[str, Any]]:
+    async def _route(self, method: str, path: str, version: tuple[int, int]) -> tuple[Entry, dict[str, Any]]:
         found = self.table.find(method, path, version)
         if found is None and self._miss():
             found = self.table.find(method, path, version)
+        if found is None and self.starting:
+            found = await self._route_to_come(method, path, version)
         if found is None:
-            if self.starting:
-                raise Unavailable(f"{self.starting}: try again in a moment")
             raise NotFound("page not found")
         return found
+
+    async def _route_to_come(
+        self, method: str, path: str, version: tuple[int, int]
+    ) -> tuple[Entry, dict[str, Any]] | None:
+        """While the engine starts: wait for the plugin, as a client waits for a daemon that does not listen yet."""
+        for _ in range(int(PATIENCE / _STEP)):
+            await asyncio.sleep(_STEP)
+            last = not self.starting
+            if (last or self._miss()) and (found := self.table.find(method, path, version)) is not None:
+                return found
+            if last:
+                return None
+        raise Unavailable("the engine is starting, and the plugin that answers this is not ready: try again")
 
     async def _ask_leave(self, scope: Scope, path: str, version: tuple[int, int]) -> None:
         view = RequestView(

@@ -52,6 +52,7 @@ class Exchange:
         self._scope = scope
         self._expects = expects
         self._head = False
+        self._unsent = b""
         self._chunked = False
         self._left = 0
         self._parts: list[bytes] = []
@@ -189,7 +190,14 @@ class Exchange:
         self._bodiless = bodiless
         self._head = True
         out.append(b"\r\n")
-        self._protocol.write(b"".join(out))
+        # Most bodies follow at once, and go with the head in one packet.
+        self._unsent = b"".join(out)
+        asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
+        if self._unsent:
+            head, self._unsent = self._unsent, b""
+            self._protocol.write(head)
 
     def _send_body(self, data: bytes, more: bool) -> None:
         if not self._head:
@@ -197,19 +205,18 @@ class Exchange:
         if self._bodiless:
             data = b""
         if self._chunked:
-            if data:
-                self._protocol.write(b"%x\r\n%b\r\n" % (len(data), data))
+            data = b"%x\r\n%b\r\n" % (len(data), data) if data else b""
             if not more:
-                self._protocol.write(b"0\r\n\r\n")
-        elif data:
-            if self._left >= 0:
-                self._left -= len(data)
-                if self._left < 0:
-                    raise RuntimeError("the response is longer than its Content-Length")
+                data += b"0\r\n\r\n"
+        elif self._left >= 0:
+            self._left -= len(data)
+            if self._left < 0 or (self._left and not more):
+                raise RuntimeError("the response's length is not its Content-Length")
+        if self._unsent:
+            data, self._unsent = self._unsent + data, b""
+        if data:
             self._protocol.write(data)
         if not more:
-            if self._left > 0:
-                raise RuntimeError("the response is shorter than its Content-Length")
             self.complete = True
             self._notify()
 

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 from pydantic import BaseModel
 
-from plugin_sdk import Event, Plugin, PluginAdmin, PluginContext, PluginMeta, hookimpl, setting
-from plugin_sdk.api import API_VERSION, ApiServer, Denial, RequestView
+from plugin_sdk import (
+    Event,
+    Plugin,
+    PluginAdmin,
+    PluginContext,
+    PluginMeta,
+    PluginState,
+    PluginStatus,
+    hookimpl,
+    setting,
+)
+from plugin_sdk.api import API_VERSION, ApiServer, Denial, RequestView, RouterSpec
 from plugins.api_server.watchdog import Watchdog
+
+SLOW_START = 1.0
+"""Seconds after which requests no longer wait for the slowest plugin's start."""
 
 _CERTIFICATES = Path.home() / ".docker"
 
@@ -54,13 +68,16 @@ class ApiServerPlugin(Plugin):
         self._server: Any = None
         self._api: Any = None
         self._watchdog = Watchdog()
-        self._collected: Mapping[str, str] = {}
+        self._own: Any = None
+        self._enabled: frozenset[str] = frozenset()
+        self._began = 0.0
 
     async def start(self, ctx: PluginContext) -> None:
         """Bind and serve; routes of plugins that start later are found when they are first asked for."""
         # FastAPI takes a fifth of a second to import, and the command line needs these settings without it.
-        from plugins.api_server import listeners, tls
+        from plugins.api_server import api, listeners, tls
         from plugins.api_server.app import Api
+        from plugins.api_server.routes import RouteTable
         from plugins.api_server.server import Server
 
         self._ctx = ctx
@@ -70,7 +87,10 @@ class ApiServerPlugin(Plugin):
         if secured:
             ca = settings.tlscacert if settings.tlsverify else None
             context = tls.server_context(cert=settings.tlscert, key=settings.tlskey, ca=ca)
+        self._began = monotonic()
+        self._own = api.router()
         self._api = Api(self._authorize, self._recollect)
+        self._api.table = RouteTable([(ctx.name, RouterSpec(self._own))])
         version = ctx.require(PluginAdmin).facts.version
         self._server = Server(self._api, common_headers(version, experimental=settings.experimental))
         opened = listeners.open_all(settings.hosts, tls=secured, group=settings.group)
@@ -105,8 +125,9 @@ class ApiServerPlugin(Plugin):
     @hookimpl
     async def engine_ready(self, addresses: list[str]) -> None:
         """From now on, what is not found does not exist."""
-        self._collect()
-        self._api.starting = ""
+        if self._enabled != enabled(self._statuses()):
+            self._collect()
+        self._api.starting = False
 
     @hookimpl
     async def engine_event(self, event: Event) -> None:
@@ -114,14 +135,26 @@ class ApiServerPlugin(Plugin):
         if event.type == "plugin" and event.action in ("enable", "disable"):
             self._collect()
 
+    @hookimpl(order=0)
+    def engine_api_routers(self) -> Iterable[RouterSpec]:
+        """`/_ping`."""
+        return [RouterSpec(self._own)]
+
     async def _authorize(self, view: RequestView) -> Denial | None:
         assert self._ctx is not None
         answered = await self._ctx.hooks.first("engine_authorize", request=view)
         return answered[1] if answered else None
 
     def _recollect(self) -> bool:
-        """Collect the routes anew if a plugin came or went since; says whether."""
-        if self._states() == self._collected:
+        """Collect the routes anew if a plugin came or went since; says whether.
+
+        Making a hundred routes takes FastAPI a tenth of a second: while the engine starts, it is put off until all
+        plugins have, or one of them takes too long.
+        """
+        statuses = self._statuses()
+        if enabled(statuses) == self._enabled:
+            return False
+        if self._api.starting and any(map(pending, statuses)) and monotonic() - self._began < SLOW_START:
             return False
         self._collect()
         return True
@@ -130,13 +163,23 @@ class ApiServerPlugin(Plugin):
         from plugins.api_server.routes import RouteTable
 
         assert self._ctx is not None
-        self._collected = self._states()
+        self._enabled = enabled(self._statuses())
         specs = [(plugin, spec) for plugin, given in self._ctx.hooks.sync("engine_api_routers") for spec in given]
-        self._api.table = RouteTable(specs)
+        self._api.table = RouteTable(specs, before=self._api.table)
 
-    def _states(self) -> dict[str, str]:
+    def _statuses(self) -> list[PluginStatus]:
         assert self._ctx is not None
-        return {status.name: status.state for status in self._ctx.require(PluginAdmin).statuses()}
+        return self._ctx.require(PluginAdmin).statuses()
+
+
+def enabled(statuses: Iterable[PluginStatus]) -> frozenset[str]:
+    """Names of the plugins that run."""
+    return frozenset(status.name for status in statuses if status.state is PluginState.ENABLED)
+
+
+def pending(status: PluginStatus) -> bool:
+    """Not started yet, but to come: a plugin that shall not run has a reason."""
+    return status.state is PluginState.STARTING or (status.state is PluginState.DISABLED and not status.reason)
 
 
 def common_headers(version: str, *, experimental: bool) -> bytes:

@@ -289,7 +289,8 @@ class HttpProtocol(asyncio.Protocol):
 
     def common_headers(self) -> bytes:
         """Header lines that every answer carries, with their line ends."""
-        return self._app_state["headers"] + _date()
+        headers: bytes = self._app_state["headers"]
+        return headers + _date()
 
     def write(self, data: bytes) -> None:
         """Send, or queue for sending."""
@@ -428,7 +429,7 @@ _date_line = b""
 
 
 def _date() -> bytes:
-    global _date_second, _date_line  # noqa: PLW0603 - one line, made anew once a second
+    global _date_second, _date_line
     now = int(time.time())
     if now != _date_second:
         _date_second, _date_line = now, b"Date: " + formatdate(now, usegmt=True).encode() + b"\r\n"

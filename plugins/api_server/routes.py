@@ -26,7 +26,7 @@ class Entry:
     """One route.
 
     Attributes:
-        app: its ASGI application.
+        app: its ASGI application; None for what only leads to routes, such as a mount.
         plugin: who contributed it.
         matches: gives the path's parameters, or None.
         extra: what else the route wants in the scope.
@@ -43,27 +43,30 @@ class Entry:
 class RouteTable:
     """All routes at one moment; never changed, only replaced."""
 
-    def __init__(self, specs: Iterable[tuple[str, RouterSpec]]) -> None:
-        """`specs` in the order of precedence, each with its plugin's name."""
+    def __init__(self, specs: Iterable[tuple[str, RouterSpec]], *, before: RouteTable | None = None) -> None:
+        """`specs` in the order of precedence, each with its plugin's name; what `before` knows is not made again."""
         self._literal: dict[tuple[str, str], list[Entry]] = defaultdict(list)
         self._by_segment: dict[tuple[str, str], list[Entry]] = defaultdict(list)
         self._opaque: list[tuple[str, RouterSpec, BaseRoute]] = []
+        self._known: dict[RouterSpec, list[tuple[Entry, Any]]] = {}
         for plugin, spec in specs:
-            for route, original in _flat(spec.router.routes):
-                if isinstance(original, Route | WebSocketRoute):
-                    self._add(plugin, spec, route)
+            made = before._known.get(spec) if before is not None else None
+            self._known[spec] = made or [self._entry(plugin, spec, *route) for route in _flat(spec.router.routes)]
+            for entry, route in self._known[spec]:
+                if entry.app is None:
+                    self._opaque.append((plugin, spec, route))
                 else:
-                    self._opaque.append((plugin, spec, original))
+                    self._place(entry, route)
 
-    def _add(self, plugin: str, spec: RouterSpec, route: Any) -> None:
-        entry = Entry(
-            app=AsyncExitStackMiddleware(route.app),
-            plugin=plugin,
-            matches=_matcher(route),
-            since=spec.since,
-            until=spec.until,
-            extra={"endpoint": route.endpoint, "route": route},
-        )
+    @staticmethod
+    def _entry(plugin: str, spec: RouterSpec, route: Any, original: BaseRoute) -> tuple[Entry, Any]:
+        if not isinstance(original, Route | WebSocketRoute):
+            return Entry(None, plugin, lambda _: None, spec.since, spec.until, {}), original
+        extra = {"endpoint": route.endpoint, "route": route}
+        app = AsyncExitStackMiddleware(route.app)
+        return Entry(app, plugin, _matcher(route), spec.since, spec.until, extra), route
+
+    def _place(self, entry: Entry, route: Any) -> None:
         literal, _, _ = route.path_format.partition("{")
         for method in getattr(route, "methods", None) or {WEBSOCKET}:
             if "{" not in route.path_format:

@@ -16,6 +16,8 @@ from plugins.api_server.listeners import Listener
 from plugins.api_server.protocol import HttpProtocol
 from plugins.api_server.tls import TlsLayer
 
+BACKLOG = 4096
+"""Connections that wait to be accepted."""
 GRACE = 1.5
 """Seconds that running answers have at a stop."""
 
@@ -62,7 +64,7 @@ class Server:
             if listener.tls:
                 assert context is not None
                 make = _over_tls(context, plain)
-            self._servers.append(await loop.create_server(make, sock=listener.sock))
+            self._servers.append(await loop.create_server(make, sock=listener.sock, backlog=BACKLOG))
 
     def addresses(self) -> list[str]:
         """Where it listens."""

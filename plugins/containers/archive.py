@@ -19,11 +19,14 @@ from plugin_sdk.streams import Inlet, Outlet, apart
 from plugin_sdk.times import format_ns
 
 from . import users
-from .packing import Packer, Unpacker
+from .packing import Packer
 from .rootview import opened, read_link, resolve
+from .unpacking import Unpacker
 
 if TYPE_CHECKING:
     from .service import ContainerService
+
+GATHERED = 256 << 10
 
 # Go's os.FileMode, which the path stat carries: type bits and the three special bits.
 _GO_TYPE = {
@@ -184,7 +187,7 @@ async def upload(
         unpacker = Unpacker(root, folder, keep_kind=keep_kind, owner=owner)
         work = asyncio.ensure_future(apart(_unpack, unpacker, inlet))
         try:
-            async for data in body:
+            async for data in _gathered(body):
                 await inlet.aput(data)
             inlet.end()
         except BrokenPipeError:
@@ -198,6 +201,20 @@ async def upload(
         except OSError as error:
             _translate(error, path, ref)
     service.emit(record, "extract-to-dir")
+
+
+async def _gathered(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Pieces of GATHERED bytes or more: the CLI sends a chunk for each header, and waking a thread costs more."""
+    waiting: list[bytes] = []
+    size = 0
+    async for data in body:
+        waiting.append(data)
+        size += len(data)
+        if size >= GATHERED:
+            yield b"".join(waiting)
+            waiting, size = [], 0
+    if waiting:
+        yield b"".join(waiting)
 
 
 def _unpack(unpacker: Unpacker, inlet: Inlet) -> None:

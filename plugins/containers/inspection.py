@@ -57,7 +57,7 @@ async def inspect(
         "HostConfig": host_view(record.HostConfig, api_version),
         "GraphDriver": {"Name": record.Driver, "Data": _layer(service, record)},
         "Mounts": [mount_view(mount.model_dump()) for mount in record.Mounts],
-        "Config": _go_shape(record.Config.model_dump(include=set(ContainerConfig.model_fields))),
+        "Config": _config_view(record.Config),
         "NetworkSettings": _networks(service, record),
     }
     if size:
@@ -96,6 +96,13 @@ def host_view(host: HostConfig, api_version: tuple[int, int]) -> dict[str, Any]:
     view.update(CpuCount=0, CpuPercent=0, IOMaximumIOps=0, IOMaximumBandwidth=0)
     if "Mounts" in view:
         view["Mounts"] = [{key: value for key, value in mount.items() if value} for mount in view["Mounts"]]
+    return view
+
+
+def _config_view(config: ContainerConfig) -> dict[str, Any]:
+    view = _go_shape(config.model_dump(include=set(ContainerConfig.model_fields)))
+    if "Healthcheck" in view:
+        view["Healthcheck"] = {key: value for key, value in view["Healthcheck"].items() if value}
     return view
 
 

@@ -47,13 +47,13 @@ class Live:
     def next_end(self) -> asyncio.Future[None]:
         """Done at the next end of a run."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.ended.append(future)
+        self.ended = [waiting for waiting in self.ended if not waiting.done()] + [future]
         return future
 
     def next_code(self, condition: WaitCondition) -> asyncio.Future[int]:
         """Done with the exit code once the condition holds."""
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self.waiters.append((condition, future))
+        self.waiters = [waiter for waiter in self.waiters if not waiter[1].done()] + [(condition, future)]
         return future
 
     def tell_end(self) -> None:
@@ -127,7 +127,7 @@ class AttachPoint:
         if live.attachable or record.State.running:
             return await self._service.runtime_of(record).attach(record.Id)
         future: asyncio.Future[ProcessIO] = asyncio.get_running_loop().create_future()
-        live.pending.append(future)
+        live.pending = [waiting for waiting in live.pending if not waiting.done()] + [future]
         try:
             return await future
         except asyncio.CancelledError:

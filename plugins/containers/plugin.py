@@ -9,8 +9,11 @@ from plugin_sdk import Holder, Plugin, PluginContext, PluginMeta, hookimpl
 from plugin_sdk.api import RouterSpec
 from plugin_sdk.containers import Containers
 from plugin_sdk.images import ImageStore
-from plugin_sdk.runtime import Runtimes
+from plugin_sdk.logs import Logs
+from plugin_sdk.network import Networks
+from plugin_sdk.runtime import Runtime, Runtimes
 from plugin_sdk.storage import Storage
+from plugin_sdk.volumes import Volumes
 
 from .execs import Execs
 from .service import ContainerService
@@ -23,7 +26,8 @@ class ContainersPlugin(Plugin):
         name="containers",
         description="Containers: create, start, stop, attach, exec, copy, remove",
         provides=(Containers,),
-        requires=(ImageStore, Storage, Runtimes),
+        requires=(ImageStore, Storage, Runtimes, Runtime),
+        wants=(Networks, Volumes, Logs),
     )
 
     _service: ContainerService | None = None

@@ -52,6 +52,7 @@ async def restore(service: ContainerService) -> None:
                     live.restored = None
 
     await asyncio.gather(*(one(record) for record in service.records.all()))
+    service.restored.set()
     await _orphans(service)
 
 

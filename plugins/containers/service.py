@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 PARALLEL_STARTS = 16
 """Starts that use the runtime at the same time; more only make each other slow."""
 RESTORE_DEADLINE = 60.0
+READ_PATIENCE = 1.0
+"""Seconds that a read waits, after a start of the daemon, rather than tell what was true before it."""
 SETTLE_DEADLINE = 10.0
 
 
@@ -46,6 +48,7 @@ class ContainerService:
         drafts: containers that are being created, by ID.
         slots: bounds the starts that are in the runtime's hands.
         stuck: containers whose removal failed, and why; it is tried again.
+        restored: every container of before the daemon's start was looked after.
     """
 
     execs: Execs
@@ -56,6 +59,7 @@ class ContainerService:
         self.drafts: dict[str, ContainerDraft] = {}
         self.slots = asyncio.Semaphore(PARALLEL_STARTS)
         self.stuck: dict[str, str] = {}
+        self.restored = asyncio.Event()
         self._settling: dict[str, asyncio.Task[None]] = {}
 
     def get(self, ref: str) -> ContainerRecord:
@@ -82,6 +86,13 @@ class ContainerService:
         except TimeoutError:
             raise Unavailable(f"container {record.Id} is still being restored; try again") from None
         return self.get(record.Id)
+
+    async def fresh(self) -> None:
+        """For readers: after a start of the daemon, wait a moment until all containers were looked after."""
+        if not self.restored.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(READ_PATIENCE):
+                    await self.restored.wait()
 
     def live_files(self, record: ContainerRecord) -> dict[str, str]:
         """Host paths of `/etc/hosts`, `/etc/hostname` and `/etc/resolv.conf` of a running container."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, BinaryIO
 
 import click
@@ -19,7 +20,10 @@ _host = click.option(
 def _client(host: str | None) -> DockerClient:
     import docker
 
-    return docker.DockerClient(base_url=host, timeout=600)
+    try:
+        return docker.DockerClient(base_url=host, timeout=600)
+    except docker.errors.DockerException as error:
+        raise click.ClickException(f"cannot reach the engine ($DOCKER_HOST or -H say where it is): {error}") from None
 
 
 @click.command("images", help="List images.")
@@ -69,9 +73,10 @@ def import_(host: str | None, changes: tuple[str, ...], message: str, file: Bina
     api = client.api
     try:
         answer = api._post(api._url("/images/create"), data=file, params=parameters)
-        for message_ in api._stream_helper(answer, decode=True):
-            if "error" in message_:
-                raise click.ClickException(message_["error"])
-            click.echo(message_["status"])
+        for line in api._result(answer).splitlines():
+            said = json.loads(line)
+            if "error" in said:
+                raise click.ClickException(said["error"])
+            click.echo(said["status"])
     except docker.errors.APIError as error:
         raise click.ClickException(error.explanation or str(error)) from None

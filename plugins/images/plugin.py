@@ -38,6 +38,11 @@ class ChosenStorage:
         """See `Storage`."""
         return self._drivers.get(StorageDriver, name or self.default)
 
+    def present(self) -> list[StorageDriver]:
+        """The default driver, if it is there."""
+        found = self._drivers.all(StorageDriver).get(self.default)
+        return [found] if found is not None else []
+
 
 class ImagesPlugin(Plugin):
     """Images and their store."""
@@ -46,6 +51,7 @@ class ImagesPlugin(Plugin):
         name="images",
         description="Images: import, load, save, tag, inspect, remove",
         provides=(ImageStore, Storage),
+        requires=(StorageDriver,),
         settings=Settings,
     )
 
@@ -55,6 +61,8 @@ class ImagesPlugin(Plugin):
         self._sweeping: asyncio.Task[None] | None = None
         self._storage = ChosenStorage(ctx.settings.storage_driver or "overlay2", ctx.drivers)
         self._store = Images(ctx.state, self._storage, ctx.events, self._holders, ctx.log)
+        # Only what an earlier daemon left may go at the restore: what is made from now on may still get its image.
+        self._found = [layer.chain_id for driver in self._storage.present() for layer in driver.layers()]
         ctx.provide(Storage, self._storage)
         ctx.provide(ImageStore, self._store)
 
@@ -68,7 +76,7 @@ class ImagesPlugin(Plugin):
         for image in self._store.damaged():
             names = ", ".join(image.Tags) or "no name"
             self._ctx.log.error("image %s (%s) lacks layers: load or pull it again, or remove it", image.Id, names)
-        await self._store.sweep()
+        await self._store.sweep(self._found)
 
     def _holders(self, image_id: str) -> Iterable[Holder]:
         for _, found in self._ctx.hooks.sync("engine_holders", kind="image", key=image_id):

@@ -53,7 +53,6 @@ class Images:
         self._held: Counter[str] = Counter()
         self._fresh: set[str] = set()
         self._orphans: set[str] = set()
-        self._importing = 0
         self._changing = asyncio.Lock()
         for image in self._images.values():
             self._remember(image)
@@ -165,13 +164,9 @@ class Images:
 
     async def import_layer(self, parent: str, diff: BinaryIO) -> str:
         """See `ImageStore`. The layer stays until an image needs it, or until the next start without one."""
-        self._importing += 1
-        try:
-            with self.holding([parent] if parent else []):
-                info = await self.driver.apply(parent, compression.plain(diff))  # type: ignore[arg-type]
-                self._fresh.add(info.chain_id)
-        finally:
-            self._importing -= 1
+        with self.holding([parent] if parent else []):
+            info = await self.driver.apply(parent, compression.plain(diff))  # type: ignore[arg-type]
+            self._fresh.add(info.chain_id)
         return info.diff_id
 
     async def discard(self, chain: str) -> None:
@@ -242,20 +237,13 @@ class Images:
 
     # --- layers without an image
 
-    async def sweep(self, candidates: Iterable[str] | None = None) -> Sequence[str]:
-        """Remove layers that nothing needs; gives their chain IDs.
-
-        Args:
-            candidates: look at these alone, the lowest first; None: at all layers and those that were in use before.
-        """
-        if candidates is None and self._importing:
-            return []  # a layer that is just being made cannot be told from one that nobody needs
+    async def sweep(self, candidates: Iterable[str]) -> Sequence[str]:
+        """Remove those of these layers that nothing needs; gives their chain IDs."""
         needed = {chain for chains in self._chains.values() for chain in chains} | self._fresh | set(self._held)
         driver = self.driver
         present = {layer.chain_id: layer for layer in driver.layers()}
         self._orphans &= present.keys()
-        order = present if candidates is None else candidates
-        doomed = [chain for chain in order if chain in present and chain not in needed]
+        doomed = [chain for chain in candidates if chain in present and chain not in needed]
         doomed.sort(key=lambda chain: _depth(present, chain), reverse=True)
         removed = []
         for chain in doomed:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Executor
 from contextlib import suppress
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, TypeVar
 
-from plugin_sdk import NotFound, PluginContext
+from plugin_sdk import NotFound, PluginContext, PluginError, Unavailable
 from plugin_sdk.files import parse_size
 from plugin_sdk.logs import LogDriver, LogInfo, LogSink
 
 from .batch import join_pieces, parse_monitor, to_entries
 from .options import DEFAULT_FILES, DEFAULT_SIZE, limits
+from .sinks import Pin, RawSink
 from .spool import SEGMENT_SIZE, Cursor, Position, Spool
 from .watch import Watcher
 
@@ -28,37 +29,13 @@ WRITE_DEADLINE = 60.0
 CLOSE_DEADLINE = 5.0
 FLUSH_DEADLINE = 5.0
 """Seconds that the removal of a container waits for a sink that has not yet taken all."""
-BACKOFF = (0.5, 30.0)
+BACKOFF = (0.5, 5.0)
 BUFFER_BOUND = DEFAULT_SIZE * DEFAULT_FILES
 """Bytes kept for a sink that does not take them, unless `max-buffer-size` says otherwise."""
 LEAST_JSON_BOUND = 256 << 20
 PIN_REACH = 4
 """Segments that a reader may lie behind the pump before its place is given up."""
 _BOUND_EVERY = 64
-
-
-@runtime_checkable
-class RawSink(Protocol):
-    """A sink that takes the monitor's lines as they are and can take back what a crash left half done. Blocking."""
-
-    capacity: int
-    mark: str
-
-    def append(self, lines: list[bytes]) -> None:
-        """Write joined lines."""
-
-    def recover(self, mark: str) -> None:
-        """Take back what was written after `mark`."""
-
-    def tidy(self) -> None:
-        """Long work, with nothing else going on."""
-
-
-class Pin:
-    """A reader's place in the buffer: what lies behind is not yet given back."""
-
-    def __init__(self, position: Position) -> None:
-        self.position = position
 
 
 class Channel:
@@ -95,6 +72,7 @@ class Channel:
         self._timer: asyncio.TimerHandle | None = None
         self._dirty = False
         self._final = False
+        self._halted = False
         self._settled = False
         self._steps = 0
         self._idle = asyncio.Event()
@@ -200,6 +178,8 @@ class Channel:
         if self._pumping is not None:
             self._dirty = True
             return
+        if self._halted:
+            return
         self._idle.clear()
         self._pumping = self.ctx.spawn(self._pump(), name=f"log pump {self.id[:12]}")
 
@@ -255,9 +235,7 @@ class Channel:
         self._steps += 1
         if self._steps % _BOUND_EVERY == 0:
             await self._bound()
-        if self._sink is None:
-            self._sink = await self.driver.open(self.info)
-        sink = self._sink
+        sink = await self._opened()
         if isinstance(sink, RawSink):
             return await self.work(self._step_raw, sink)
         lines = await self.work(self._take)
@@ -266,13 +244,33 @@ class Channel:
         entries = to_entries(parse_monitor(lines), {})
         async with asyncio.timeout(WRITE_DEADLINE):
             await sink.write(entries)
-        await self.work(self._consumed, "")
+        # At once, in this very step of the loop: a cancelled pump must not offer these entries again.
+        self._consumed("")
         return True
+
+    async def _opened(self) -> LogSink:
+        """The sink of the driver that goes by the name now: its plugin may have gone, and come again."""
+        name = self.info.container.HostConfig.LogConfig.Type
+        driver = self.ctx.drivers.all(LogDriver).get(name)
+        if driver is None:
+            await self._close_sink()
+            raise Unavailable(f"no plugin offers the log driver {name} now")
+        if driver is not self.driver:
+            await self._close_sink()
+            self.driver = driver
+        if self._sink is None:
+            sink = await driver.open(self.info)
+            if not all(callable(getattr(sink, method, None)) for method in ("write", "close")):
+                raise PluginError(name, "LogDriver.open", f"{sink!r:.80} is no sink")
+            self._sink = sink
+        return self._sink
 
     def _step_raw(self, sink: RawSink) -> bool:
         """Blocks."""
         moved = False
         with self.lock:
+            if self._halted:
+                return False
             if self._cursor is None:
                 sink.recover(self.spool.position.mark)
             for _ in range(CHUNKS_PER_STEP):
@@ -396,7 +394,8 @@ class Channel:
         return True
 
     async def halt(self) -> None:
-        """Stop the pump; the buffer keeps what was not taken."""
+        """Stop the pump for good; the buffer keeps what was not taken."""
+        self._halted = True
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -404,30 +403,27 @@ class Channel:
         if task is not None:
             task.cancel()
             await asyncio.wait([task], timeout=CLOSE_DEADLINE)
+        # A step may still be at work in its thread.
+        await self.work(self._barrier)
         await self._close_sink()
+
+    def _barrier(self) -> None:
+        """Blocks until no step is at work."""
+        with self.lock:
+            pass
 
     async def remove(self) -> None:
         """The container is gone: what was not taken within some seconds is dropped, and said."""
-        if not self.raw and not self.buffered and await self.work(self.spool.unread):
+        left = 0 if self.raw or self.buffered else await self.work(self.spool.unread)
+        if left:
             self._start()
             if not await self.drained(FLUSH_DEADLINE):
                 left = await self.work(self.spool.unread)
                 self._say_dropped(left, "bytes were not taken by the log driver before the container was removed")
         await self.halt()
         self._watcher.forget(self.id)
-        with suppress(NotFound):
-            await self.driver.remove(self.info)
+        driver = self.ctx.drivers.all(LogDriver).get(self.info.container.HostConfig.LogConfig.Type)
+        if driver is not None:
+            with suppress(NotFound):
+                await driver.remove(self.info)
         await self.work(self.spool.remove)
-
-
-def watched(channels: Mapping[str, Channel]) -> Callable[[str, int], None]:
-    """What the watcher's thread does when a buffer began anew."""
-
-    def linked(key: str, count: int) -> None:
-        channel = channels.get(key)
-        if channel is not None:
-            channel.spool.note()
-            if count > 1:
-                channel.lost(count - 1)
-
-    return linked

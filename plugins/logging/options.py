@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from plugin_sdk import InvalidParameter
@@ -123,7 +123,7 @@ def check_attributes(options: Mapping[str, str]) -> None:
             raise InvalidParameter(f"tag: can't evaluate field {name}: known are {', '.join(sorted(_TAG_FIELDS))}")
 
 
-_TAG_FIELDS = {
+_TAG_FIELDS: dict[str, Callable[[ContainerRecord], str]] = {
     "ID": lambda container: container.Id[:12],
     "FullID": lambda container: container.Id,
     "ContainerID": lambda container: container.Id,

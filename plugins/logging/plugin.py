@@ -34,6 +34,7 @@ class LoggingPlugin(Plugin):
         name="logging",
         description="container logs: json-file, local, none, and the pumps of any other log driver",
         provides=(Logs,),
+        drivers=(LogDriver,),
         settings=LoggingSettings,
     )
 

@@ -14,9 +14,10 @@ from plugin_sdk.logs import LogEntry, LogQuery
 
 from . import history
 from .batch import Batch, from_entries, join_pieces, parse_monitor, stamp_of
-from .channel import Channel, Pin
+from .channel import Channel
 from .history import Piece, within
 from .jsonfile import path_of
+from .sinks import Pin
 from .spool import CHUNK, Cursor, Position
 
 T = TypeVar("T")

@@ -15,7 +15,7 @@ from plugin_sdk.logs import LogDriver, LogEntry, LogInfo, LogQuery
 from plugin_sdk.runtime import LogTarget
 
 from .batch import Batch, to_entries
-from .channel import Channel, watched
+from .channel import Channel
 from .options import attributes, check_common
 from .reading import Reader
 from .spool import LIVE
@@ -173,6 +173,12 @@ class LogService:
         existing = self._channels.get(container.Id)
         if existing is not None:
             return existing
+        if container.State.running:
+            # After a start of the daemon, asked before `restore` came to it.
+            channel = await self._channel(container)
+            if not channel.running:
+                channel.resume()
+            return channel
         driver = await self._driver(container.HostConfig.LogConfig.Type)
         return self._channels.get(container.Id) or self._open(container, driver)
 
@@ -211,3 +217,16 @@ def _before(draft: ContainerDraft) -> ContainerRecord:
         Config=draft.config,
         HostConfig=draft.host,
     )
+
+
+def watched(channels: Mapping[str, Channel]) -> Callable[[str, int], None]:
+    """What the watcher's thread does when a buffer began anew."""
+
+    def linked(key: str, count: int) -> None:
+        channel = channels.get(key)
+        if channel is not None:
+            channel.spool.note()
+            if count > 1:
+                channel.lost(count - 1)
+
+    return linked

@@ -67,6 +67,7 @@ class NetBridgePlugin(Plugin):
     meta = PluginMeta(
         name="net_bridge",
         description="Bridge networks: bridges, veth pairs, published ports (nftables)",
+        drivers=(NetworkDriver,),
         requires=(PluginAdmin,),
         settings=NetBridgeSettings,
     )

@@ -70,7 +70,11 @@ class EmptyDriver:
 class NetHostNonePlugin(Plugin):
     """Contributes both drivers and their networks."""
 
-    meta = PluginMeta(name="net_host_none", description="Network drivers host and null (none)")
+    meta = PluginMeta(
+        name="net_host_none",
+        description="Network drivers host and null (none)",
+        drivers=(NetworkDriver,),
+    )
 
     async def start(self, ctx: PluginContext) -> None:
         """Make the drivers."""

@@ -43,8 +43,7 @@ class Changes:
             if running:
                 attachment = await self._plug(container, attachment, network, config)
             await base.attachments.save(attachment)
-        if running:
-            base.tell("connect", network, container.Id)
+        base.tell("connect", network, container.Id)
 
     async def disconnect(self, ref: str, container: ContainerRecord, *, force: bool = False) -> None:
         """See `Networks.disconnect`. Raises EngineError when it is not connected."""
@@ -66,8 +65,7 @@ class Changes:
             if endpoint is not None:
                 attachment = await self._unplug(container, attachment, network, endpoint, force=force)
             await base.attachments.save(attachment)
-        if endpoint is not None:
-            base.tell("disconnect", network, container.Id)
+        base.tell("disconnect", network, container.Id)
 
     async def _plug(
         self, container: ContainerRecord, attachment: Attachment, network: StoredNetwork, config: EndpointConfig

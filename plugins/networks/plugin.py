@@ -67,7 +67,9 @@ class NetworksPlugin(Plugin):
         name="networks",
         description="Network objects, address management, sandboxes and service discovery",
         provides=(Networks,),
+        drivers=(IpamDriver,),
         requires=(PluginAdmin,),
+        wants=(NetworkDriver,),
         settings=NetworksSettings,
     )
 

@@ -281,7 +281,14 @@ class OciRuntime:
             made = process.for_exec(live.process, container, spec, root)
         argv = [self.binary.program(), *self.binary.options()]
         try:
-            return await self._shared.execs.launch(argv, container_id, exec_id, made, stdin=spec.stdin)
+            return await self._shared.execs.launch(
+                argv,
+                container_id,
+                exec_id,
+                made,
+                stdin=spec.stdin,
+                sends_terminal=self.binary.known.kind == CRUN,
+            )
         except ExecFailed as error:
             raise messages.failure(str(error), name=self.name, command=spec.argv[0], exec=True) from None
 

@@ -43,8 +43,17 @@ class ExecFailed(Exception):
 class Process:
     """Fulfils `ExecProcess`."""
 
-    def __init__(self, runtime: subprocess.Popen[bytes], output: Output, input: Input | None, tty: int) -> None:
+    def __init__(
+        self,
+        runtime: subprocess.Popen[bytes],
+        output: Output,
+        input: Input | None,
+        tty: int,
+        *,
+        follows_size: bool = False,
+    ) -> None:
         self.pid = 0
+        self._follows_size = follows_size
         self._runtime = runtime
         self._output = output
         self._input = input
@@ -125,6 +134,9 @@ class Process:
         """See `ExecProcess`."""
         if self._tty >= 0:
             set_size(self._tty, height, width)
+            if self._follows_size:
+                # Ours is not the runtime's controlling terminal, so the kernel does not tell it.
+                self._runtime.send_signal(signal.SIGWINCH)
 
     def kill(self) -> None:
         """End the runtime, and with it a process that it has not started yet."""
@@ -171,7 +183,14 @@ class ExecLauncher:
             self._folder_descriptor = -1
 
     async def launch(
-        self, argv: Sequence[str], container_id: str, exec_id: str, process: dict[str, object], *, stdin: bool
+        self,
+        argv: Sequence[str],
+        container_id: str,
+        exec_id: str,
+        process: dict[str, Any],
+        *,
+        stdin: bool,
+        sends_terminal: bool,
     ) -> Process:
         """Start a process.
 
@@ -179,6 +198,7 @@ class ExecLauncher:
             argv: the runtime and its global options.
             process: the OCI spec's process.
             stdin: keep an input open for the client.
+            sends_terminal: the runtime gives a terminal away on a socket; others stay between it and theirs.
 
         Raises:
             ExecFailed: the runtime refused.
@@ -189,8 +209,10 @@ class ExecLauncher:
         command = [*argv, "exec", "--process", str(document), "--pid-file", str(self.folder / exec_id)]
         tty = bool(process["terminal"])
         try:
-            if tty:
+            if tty and sends_terminal:
                 return await self._with_tty(command, container_id, exec_id)
+            if tty:
+                return await self._behind_tty([*command, container_id], exec_id, process.get("consoleSize", {}))
             return await self._with_pipes(command, container_id, exec_id, stdin=stdin)
         finally:
             document.unlink(missing_ok=True)
@@ -257,6 +279,30 @@ class ExecLauncher:
             listener.close()
             (self.folder / name).unlink(missing_ok=True)
         os.set_blocking(tty, False)
+        made.attach_terminal(tty)
+        await self._started(made, exec_id)
+        return made
+
+    async def _behind_tty(self, command: list[str], exec_id: str, size: dict[str, int]) -> Process:
+        """The runtime copies between the process's terminal and one of ours, whose size it follows."""
+        tty, tty_inside = os.openpty()
+        err, err_inside = os.pipe()
+        try:
+            set_size(tty, size.get("height", 0), size.get("width", 0))
+            runtime = _spawn(command, tty_inside, tty_inside, err_inside)
+        except BaseException:
+            os.close(tty)
+            os.close(err)
+            raise
+        finally:
+            os.close(tty_inside)
+            os.close(err_inside)
+        os.set_blocking(err, False)
+        os.set_blocking(tty, False)
+        output = Output()
+        made = Process(runtime, output, None, -1, follows_size=True)
+        made.own(err)
+        output.watch(err, _receiver(err, STDERR))
         made.attach_terminal(tty)
         await self._started(made, exec_id)
         return made

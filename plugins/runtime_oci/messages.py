@@ -21,6 +21,8 @@ _LOGRUS = re.compile(r'level=(?:error|fatal) msg=(".*?(?<!\\)")')
 _RUNC_PREFIX = re.compile(r"^(?:runc create failed|exec failed): ")
 _CRUN_MISSING = re.compile(r"executable file `(?P<path>.*?)` not found(?: in \$PATH)?(?:: No such file or directory)?")
 _CRUN_OPEN = re.compile(r"open executable(?: `.*?`)?: (?P<reason>.*)")
+_CRUN_PATH = re.compile(r"the path `(?P<path>.*?)` (?P<reason>is not a regular file|exists but it is not executable)")
+_CRUN_PARENT = re.compile(r"cannot open `(?P<path>.*?)`: Not a directory")
 _CRUN_CWD = re.compile(r"chdir(?: to)? `(?P<path>.*?)`: (?P<reason>.*)")
 _COMMAND = ("executable file not found", "no such file or directory", "permission denied", "not a directory")
 
@@ -81,6 +83,11 @@ def _reason(text: str, command: str) -> str:
         elif why == "not a directory":
             why = f"stat {command}: not a directory"
         return f'{INIT}exec: "{command}": {why}'
+    if found := _CRUN_PATH.search(words):
+        why = "is a directory" if found["reason"] == "is not a regular file" else "permission denied"
+        return f'{INIT}exec: "{command}": {why}'
+    if (found := _CRUN_PARENT.search(words)) and found["path"] == command:
+        return f'{INIT}exec: "{command}": stat {command}: not a directory'
     if found := _CRUN_CWD.search(words):
         return f'{INIT}chdir to cwd ("{found["path"]}") set in config.json failed: {found["reason"].lower()}'
     for known in ("No such file or directory", "Permission denied", "Not a directory", "Operation not permitted"):

@@ -17,7 +17,7 @@ OTHER = "container:"
 
 def check_mode(value: str, allowed: tuple[str, ...], what: str) -> None:
     """Raises InvalidParameter for a mode that is neither allowed nor `container:REF` (if "container:" is allowed)."""
-    if value in allowed:
+    if value in allowed and value != OTHER:
         return
     if OTHER in allowed and value.startswith(OTHER) and len(value) > len(OTHER):
         return

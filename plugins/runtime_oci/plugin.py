@@ -32,6 +32,7 @@ class RuntimeOciPlugin(Plugin):
         name="runtime_oci",
         description="Runs containers with an OCI runtime (crun, runc, ...) under conmon",
         provides=(Runtimes,),
+        drivers=(Runtime,),
         settings=RuntimeSettings,
     )
 

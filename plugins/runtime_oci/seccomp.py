@@ -15,7 +15,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from plugin_sdk import InvalidParameter
+from pydantic import Field, ValidationError
+
+from plugin_sdk import InvalidParameter, Wire
+
+_ACTION = r"^SCMP_ACT_[A-Z_]+$"
+_OPTIONAL = ("architectures", "flags", "listenerPath", "listenerMetadata")
 
 BUILTIN = Path(__file__).with_name("seccomp.json")
 
@@ -29,7 +34,54 @@ _MACHINES = {
 }
 """`uname -m` to Go's name and libseccomp's."""
 
-_RULE_KEYS = frozenset({"name", "names", "action", "errnoRet", "args", "comment", "includes", "excludes"})
+
+class Condition(Wire):
+    """When a rule applies, or does not."""
+
+    caps: list[str] = []
+    arches: list[str] = []
+    minKernel: str = ""
+
+
+class Argument(Wire):
+    """A comparison with one argument of the call."""
+
+    index: int = Field(default=0, ge=0, le=5)
+    value: int = Field(default=0, ge=0, lt=1 << 64)
+    valueTwo: int = Field(default=0, ge=0, lt=1 << 64)
+    op: str = Field(pattern=r"^SCMP_CMP_[A-Z_]+$")
+
+
+class Rule(Wire):
+    """What becomes of some calls."""
+
+    name: str = ""
+    names: list[str] = []
+    action: str = Field(pattern=_ACTION)
+    errnoRet: int | None = None
+    args: list[Argument] = []
+    includes: Condition = Condition()
+    excludes: Condition = Condition()
+
+
+class ArchMapping(Wire):
+    """The further architectures of a machine."""
+
+    architecture: str = ""
+    subArchitectures: list[str] = []
+
+
+class Profile(Wire):
+    """A profile in Docker's format; the OCI spec's own is a part of it."""
+
+    defaultAction: str = Field(pattern=_ACTION)
+    defaultErrnoRet: int | None = None
+    architectures: list[str] = []
+    archMap: list[ArchMapping] = []
+    flags: list[str] = []
+    listenerPath: str = ""
+    listenerMetadata: str = ""
+    syscalls: list[Rule] = []
 
 
 @cache
@@ -56,68 +108,51 @@ def parse(text: str) -> dict[str, Any]:
     return profile
 
 
-def oci(profile: Mapping[str, Any], capabilities: Sequence[str]) -> dict[str, Any]:
+def oci(document: Mapping[str, Any], capabilities: Sequence[str]) -> dict[str, Any]:
     """The OCI spec's `linux.seccomp` of a profile in Docker's format, or in the OCI spec's own.
 
     Raises:
-        InvalidParameter: it is neither.
+        InvalidParameter: it is neither; names the place.
     """
-    go_name, architecture = _MACHINES.get(platform.machine(), (platform.machine(), ""))
-    found: dict[str, Any] = {"defaultAction": _action(profile.get("defaultAction"), "defaultAction")}
-    for key in ("defaultErrnoRet", "flags", "listenerPath", "listenerMetadata"):
-        if profile.get(key) is not None:
-            found[key] = profile[key]
-    if profile.get("architectures") and profile.get("archMap"):
+    try:
+        profile = Profile.model_validate(dict(document))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise InvalidParameter(f"decoding seccomp profile failed: {where}: {first['msg']}") from None
+    if profile.architectures and profile.archMap:
         raise InvalidParameter("seccomp profile: 'architectures' and 'archMap' were specified, want one of them")
-    if profile.get("architectures"):
-        found["architectures"] = list(profile["architectures"])
-    for entry in _list(profile, "archMap"):
-        if architecture and entry.get("architecture") == architecture:
-            found["architectures"] = [architecture, *(entry.get("subArchitectures") or ())]
-    found["syscalls"] = [
-        _rule(rule) for rule in _list(profile, "syscalls") if _applies(rule, frozenset(capabilities), go_name)
-    ]
+    go_name, architecture = _MACHINES.get(platform.machine(), (platform.machine(), ""))
+    found = profile.model_dump(include={"defaultAction", "defaultErrnoRet", *_OPTIONAL}, exclude_none=True)
+    found = {key: value for key, value in found.items() if value not in ([], "")}
+    for entry in profile.archMap:
+        if architecture and entry.architecture == architecture:
+            found["architectures"] = [architecture, *entry.subArchitectures]
+    kept = [rule for rule in profile.syscalls if _applies(rule, frozenset(capabilities), go_name)]
+    found["syscalls"] = [_rule(rule) for rule in kept]
     return found
 
 
-def _list(profile: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
-    value = profile.get(key) or []
-    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
-        raise InvalidParameter(f"seccomp profile: {key!r} wants a list of objects")
-    return value
-
-
-def _action(value: Any, where: str) -> str:
-    if not isinstance(value, str) or not value.startswith("SCMP_ACT_"):
-        raise InvalidParameter(f"seccomp profile: {where}: want an action such as SCMP_ACT_ERRNO, got {value!r:.80}")
-    return value
-
-
-def _rule(rule: dict[str, Any]) -> dict[str, Any]:
-    if unknown := rule.keys() - _RULE_KEYS:
-        raise InvalidParameter(f"seccomp profile: a rule has the unknown key {sorted(unknown)[0]!r:.80}")
-    if rule.get("name") and rule.get("names"):
-        raise InvalidParameter("seccomp profile: 'name' and 'names' were specified in one rule, want one of them")
-    names = rule.get("names") or [rule.get("name")]
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise InvalidParameter("seccomp profile: a rule wants a list of names of system calls")
-    made: dict[str, Any] = {"names": names, "action": _action(rule.get("action"), "action")}
-    if rule.get("errnoRet") is not None:
-        made["errnoRet"] = rule["errnoRet"]
-    if rule.get("args"):
-        made["args"] = rule["args"]
+def _rule(rule: Rule) -> dict[str, Any]:
+    if bool(rule.name) == bool(rule.names):
+        raise InvalidParameter("seccomp profile: a rule wants either 'name' or 'names' of system calls")
+    made: dict[str, Any] = {"names": rule.names or [rule.name], "action": rule.action}
+    if rule.errnoRet is not None:
+        made["errnoRet"] = rule.errnoRet
+    if rule.args:
+        made["args"] = [argument.model_dump() for argument in rule.args]
     return made
 
 
-def _applies(rule: Mapping[str, Any], capabilities: frozenset[str], machine: str) -> bool:
-    wanted, unwanted = rule.get("includes") or {}, rule.get("excludes") or {}
+def _applies(rule: Rule, capabilities: frozenset[str], machine: str) -> bool:
+    wanted, unwanted = rule.includes, rule.excludes
     return (
-        capabilities.issuperset(wanted.get("caps") or ())
-        and (not wanted.get("arches") or machine in wanted["arches"])
-        and not capabilities.intersection(unwanted.get("caps") or ())
-        and machine not in (unwanted.get("arches") or ())
-        and _kernel() >= _version(wanted.get("minKernel") or "")
-        and not (unwanted.get("minKernel") and _kernel() >= _version(unwanted["minKernel"]))
+        capabilities.issuperset(wanted.caps)
+        and (not wanted.arches or machine in wanted.arches)
+        and not capabilities.intersection(unwanted.caps)
+        and machine not in unwanted.arches
+        and _kernel() >= _version(wanted.minKernel)
+        and not (unwanted.minKernel and _kernel() >= _version(unwanted.minKernel))
     )
 
 

@@ -117,9 +117,9 @@ class Overlay2:
 
     async def remove(self, name: str) -> None:
         """See `StorageDriver`. The files go in the background."""
-        doomed = await blocking(_clear, self._writables.remove, name)
-        if doomed is not None:
-            self._spawn(apart(self._layers.bury, doomed), f"remove files of {name}")
+        finish = await blocking(_clear, self._writables.remove, name)
+        if finish is not None:
+            self._spawn(apart(finish), f"remove files of {name}")
 
     async def diff(self, name: str, out: BinaryIO) -> None:
         """See `StorageDriver`."""

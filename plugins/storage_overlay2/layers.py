@@ -139,6 +139,8 @@ class Layers:
         finally:
             with self._lock:
                 self._pins[chain] -= 1
+                if not self._pins[chain]:
+                    del self._pins[chain]
 
     def apply(self, parent: str, diff: Reader, expected: str, cancelled: threading.Event) -> Layer:
         """See `StorageDriver.apply`. Gives up soon after `cancelled` is set."""

@@ -116,6 +116,25 @@ def unmount(target: str) -> None:
         _raise(target)
 
 
+def detach(target: str) -> int | None:
+    """Take a mount out of the tree at once, whoever uses it; None when there is none.
+
+    Gives a descriptor that keeps the file system alive. Closing it ends an overlay, which first writes out all that is
+    pending on the file system below it: that may take long, so it is left to the caller when.
+    """
+    try:
+        kept = os.open(target, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    if _libc.umount2(os.fsencode(target), UMOUNT_NOFOLLOW | MNT_DETACH) == 0:
+        return kept
+    number = ctypes.get_errno()
+    os.close(kept)
+    if number == errno.EINVAL:
+        return None
+    raise OSError(number, os.strerror(number), target)
+
+
 def is_mounted(folder: str) -> bool:
     """Something is mounted on this folder (of one file system on another)."""
     try:

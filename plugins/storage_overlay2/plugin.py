@@ -29,6 +29,7 @@ class StorageOverlay2Plugin(Plugin):
     meta = PluginMeta(
         name="storage_overlay2",
         description="Image layers and container file systems on overlayfs",
+        drivers=(StorageDriver,),
         settings=Settings,
     )
 

@@ -12,6 +12,8 @@ import logging
 import os
 import re
 import shutil
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from plugin_sdk import Conflict, EngineError, InvalidParameter, NotFound
@@ -22,6 +24,9 @@ from .stack import Stack
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
 _NO_PARENT = "none"
+
+ENDS_WITHIN = 60.0
+"""Seconds that a mount waits for the end of the same layer's previous mount."""
 
 
 class Writables:
@@ -34,6 +39,8 @@ class Writables:
         self._base = layers.root / "base"
         self._parents: dict[str, str] = {}
         self._options = mounts.features_off()
+        self._ending: dict[str, threading.Thread] = {}
+        self._unreadable: list[Path] = []
 
     def open(self) -> None:
         """Make the folders and learn what is there."""
@@ -42,7 +49,8 @@ class Writables:
             try:
                 parent = os.readlink(self._home / name / "parent")
             except OSError as error:
-                self._log.error("writable layer %s is unreadable and left out: %s", name, error)
+                self._log.error("writable layer %s is unreadable and removed: %s", name, error)
+                self._unreadable.append(self._home / name)
                 continue
             self._parents[name] = "" if parent == _NO_PARENT else parent
 
@@ -71,8 +79,11 @@ class Writables:
             raise InvalidParameter(f"invalid name {name!r} of a writable layer")
         if name in self._parents:
             raise Conflict(f"writable layer {name} already exists")
-        with self._layers.pinned(parent), self._layers.scratch() as building:
+        try:
             self._layers.stack(parent)
+        except NotFound as error:
+            raise EngineError(f"{error}: the image is damaged, load or pull it again") from None
+        with self._layers.pinned(parent), self._layers.scratch() as building:
             like = os.stat(self._init(parent))
             (building / "fs").mkdir()
             if like.st_uid or like.st_gid:
@@ -121,6 +132,9 @@ class Writables:
         target = home / "merged"
         if mounts.is_mounted(str(target)):
             return target
+        ending = self._ending.pop(name, None)
+        if ending is not None:
+            ending.join(ENDS_WITHIN)  # one upper folder must not be in two overlays at a time
         root = self._layers.root
         here = f"writable/{name}"
         try:
@@ -139,25 +153,39 @@ class Writables:
         return target
 
     def unmount(self, name: str) -> None:
-        """See `StorageDriver.unmount`."""
-        target = self.folder(name) / "merged"
-        if mounts.is_mounted(str(target)):
-            mounts.unmount(str(target))
+        """See `StorageDriver.unmount`. What is pending is written to the disk behind the caller's back."""
+        kept = mounts.detach(f"{self.folder(name)}/merged")
+        if kept is not None:
+            ending = threading.Thread(target=os.close, args=(kept,), name="overlay-end", daemon=True)
+            self._ending[name] = ending
+            ending.start()
 
-    def remove(self, name: str) -> Path | None:
-        """Unmount it and take it out of its place; gives the doomed folder for `Layers.bury`."""
+    def remove(self, name: str) -> Callable[[], None] | None:
+        """Unmount it and take it out of its place; gives what is left to do for its files to go."""
         if not _NAME.fullmatch(name):
             return None
-        self.unmount(name)
+        kept = mounts.detach(f"{self.folder(name)}/merged")
         self._parents.pop(name, None)
+        self._ending.pop(name, None)
         try:
-            return self._layers.doom(self.folder(name))
+            doomed = self._layers.doom(self.folder(name))
         except FileNotFoundError:
+            doomed = None
+        if doomed is None and kept is None:
             return None
 
+        def finish() -> None:
+            try:
+                if doomed is not None:
+                    self._layers.bury(doomed)
+            finally:
+                if kept is not None:
+                    os.close(kept)  # after the files: they need not be written out any more
+
+        return finish
+
     def drop_unreadable(self) -> None:
-        """Remove folders that are no writable layer."""
-        for name in os.listdir(self._home):
-            if name not in self._parents:
-                mounts.unmount(f"{self._home / name}/merged")
-                shutil.rmtree(self._home / name, ignore_errors=True)
+        """Remove what `open` could make nothing of."""
+        for folder in self._unreadable:
+            mounts.unmount(f"{folder}/merged")
+            shutil.rmtree(folder, ignore_errors=True)

@@ -1,1 +1,1 @@
-"""What the engine says of itself: ping, version, info, events, disk usage."""
+"""What the engine says of itself: version, info, events, disk usage."""

@@ -15,25 +15,10 @@ from plugin_sdk.times import parse_moment_ns
 from plugins.system import events, usage
 from plugins.system.describe import Description
 
-_PING = {
-    "Builder-Version": "1",
-    "Cache-Control": "no-cache, no-store, must-revalidate",
-    "Pragma": "no-cache",
-    "Swarm": "inactive",
-}
-
 
 def router(ctx: PluginContext, description: Description) -> APIRouter:
-    """`/_ping`, `/version`, `/info`, `/events`, `/auth`, `/system/df`."""
+    """`/version`, `/info`, `/events`, `/auth`, `/system/df`."""
     routes = APIRouter()
-
-    @routes.get("/_ping")
-    async def ping(request: Request) -> Response:
-        return Response(b"OK", headers=_PING, media_type="text/plain")
-
-    @routes.head("/_ping")
-    async def ping_head(request: Request) -> Response:
-        return Response(b"", headers=_PING, media_type="text/plain")
 
     @routes.get("/version")
     async def version(request: Request) -> Response:

@@ -45,10 +45,7 @@ def wanted(event: Event, filters: Filters) -> bool:
         return False
     if "image" in filters and not _image_matches(event, filters["image"]):
         return False
-    for kind in _BY_PREFIX:
-        if kind in filters and not _object_matches(event, kind, filters[kind]):
-            return False
-    return True
+    return all(_object_matches(event, kind, filters[kind]) for kind in _BY_PREFIX if kind in filters)
 
 
 def _action_matches(event: Event, actions: list[str]) -> bool:

@@ -11,7 +11,7 @@ from plugins.system.settings import Settings
 
 
 class SystemPlugin(Plugin):
-    """Answers `/_ping`, `/version`, `/info`, `/events` and `/system/df`."""
+    """Answers `/version`, `/info`, `/events` and `/system/df`."""
 
     meta = PluginMeta(
         name="system",

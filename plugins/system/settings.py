@@ -117,6 +117,25 @@ class Settings(BaseModel):
         key="cluster-store-opts",
         ignored="removed from dockerd as well",
     )
+    default_network_opts: dict[str, Any] = setting(
+        {},
+        "Default option of networks of a driver",
+        flag="--default-network-opt",
+        key="default-network-opts",
+        ignored="give the option to `network create`",
+    )
+    allow_direct_routing: bool = setting(
+        False,
+        "Let other hosts reach containers by their own addresses",
+        flag="--allow-direct-routing",
+        ignored="only published ports can be reached from outside",
+    )
+    bridge_accept_fwmark: str = setting(
+        "", "Firewall mark that may pass to bridges", flag="--bridge-accept-fwmark", ignored="not supported yet"
+    )
+    firewall_backend: str = setting(
+        "", "iptables or nftables", flag="--firewall-backend", ignored="the firewall is always nftables"
+    )
     features: dict[str, Any] = setting(
         {}, "Feature to switch, NAME=BOOL", flag="--feature", key="features", ignored="there are no features to switch"
     )

@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from plugin_sdk import (
@@ -21,12 +21,11 @@ from plugin_sdk import (
     Wire,
 )
 from plugin_sdk.containers import ContainerDraft, ContainerRecord, Containers, MountPoint, Preparation
-from plugin_sdk.rootfs import open_in_root
 from plugin_sdk.runtime import OciMount, OciSpec
 from plugin_sdk.text import new_id
 from plugin_sdk.volumes import VolumeRecord
 
-from . import sysmount
+from .binds import bind_options, bind_source, can_recurse, first_missing, pin, unpin
 from .copyup import copy_up, is_empty
 from .local import LocalDriver
 from .modes import tmpfs_options
@@ -34,8 +33,6 @@ from .plan import Planned, plan, tmpfs_mounts
 from .service import VolumeService
 
 T = TypeVar("T")
-
-_RECURSIVE_READ_ONLY_KERNEL = (5, 12)
 
 
 class HeldVolume(Wire):
@@ -80,9 +77,9 @@ class ContainerMounts:
             return
         planned = self._plan(draft)
         checked = [mount.source for mount in planned if mount.type == "bind" and mount.must_exist]
-        if checked and (missing := await self._thread(_first_missing, checked)):
+        if checked and (missing := await self._thread(first_missing, checked)):
             raise InvalidParameter(f'invalid mount config for type "bind": bind source path does not exist: {missing}')
-        if any(mount.options.get("ReadOnlyForceRecursive") for mount in planned) and not _can_recurse():
+        if any(mount.options.get("ReadOnlyForceRecursive") for mount in planned) and not can_recurse():
             raise NotSupported("recursively read-only mounts need Linux 5.12 or later")
 
     def _plan(self, draft: ContainerDraft) -> list[Planned]:
@@ -92,15 +89,30 @@ class ContainerMounts:
         containers = self._ctx.find(Containers)
         if containers is None:
             raise Unavailable("the plugin that keeps the containers is not running")
-        return containers.get(ref)
+        try:
+            return containers.get(ref)
+        except NotFound as error:
+            # No 404: clients would take it for the image's, and pull.
+            raise InvalidParameter(str(error)) from None
 
     async def create(self, draft: ContainerDraft) -> None:
         """See `engine_container_create`."""
         if not _wants_mounts(draft):
             return
+        made: list[str] = []
+        try:
+            await self._create(draft, made)
+        except BaseException:
+            self._volumes.unreserve(draft.id)
+            for name in made:
+                with suppress(EngineError):
+                    await self._volumes.remove(name)
+            raise
+
+    async def _create(self, draft: ContainerDraft, made: list[str]) -> None:
         for mount in self._plan(draft):
             if mount.type == "volume":
-                draft.mounts.append(await self._create_volume(draft, mount))
+                draft.mounts.append(await self._create_volume(draft, mount, made))
             else:
                 draft.mounts.append(
                     MountPoint(
@@ -114,17 +126,22 @@ class ContainerMounts:
                     )
                 )
 
-    async def _create_volume(self, draft: ContainerDraft, mount: Planned) -> MountPoint:
+    async def _create_volume(self, draft: ContainerDraft, mount: Planned, made: list[str]) -> MountPoint:
         if mount.source:
             self._volumes.reserve(mount.source, draft.id)
-        record, fresh = await self._volumes.ensure(
-            mount.source,
-            driver=mount.driver,
-            options=mount.driver_options,
-            labels=mount.labels,
-            owner="" if mount.source else draft.id,
-        )
+        try:
+            record, fresh = await self._volumes.ensure(
+                mount.source,
+                driver=mount.driver,
+                options=mount.driver_options,
+                labels=mount.labels,
+                owner="" if mount.source else draft.id,
+            )
+        except NotFound as error:
+            raise InvalidParameter(str(error)) from None
         self._volumes.reserve(record.Name, draft.id)
+        if fresh:
+            made.append(record.Name)
         if not mount.nocopy and not mount.subpath:
             await self._copy_up(draft, mount.target, record, fresh)
         inherited = mount.inherited
@@ -180,10 +197,10 @@ class ContainerMounts:
                 case "volume":
                     source = sources[mount.Name]
                     if mount.Subpath:
-                        source = await self._thread(self._pin, source, mount.Subpath, container.Id, number)
+                        source = await self._thread(pin, source, mount.Subpath, self._ctx.run / container.Id, number)
                 case _:
-                    source = await self._thread(_bind_source, mount)
-            preparation.mounts.append(OciMount(mount.Destination, source, "bind", _bind_options(mount)))
+                    source = await self._thread(bind_source, mount)
+            preparation.mounts.append(OciMount(mount.Destination, source, "bind", bind_options(mount)))
             if mount.Type == "volume":
                 self._tell_mounted(container, mount)
 
@@ -214,28 +231,6 @@ class ContainerMounts:
                 paths[record.Name] = _checked(await driver.mount(record.Name, run.Request), record)
         return paths
 
-    def _pin(self, source: str, subpath: str, container_id: str, number: int) -> str:
-        """Hold a folder or file within a volume by a bind mount, so that no link can lead elsewhere afterwards."""
-        try:
-            found = open_in_root(source, subpath)
-        except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            raise InvalidParameter(f"cannot access path {source}/{subpath}: {reason}") from None
-        try:
-            origin = f"/proc/self/fd/{found}"
-            place = self._ctx.run / container_id
-            place.mkdir(mode=0o700, parents=True, exist_ok=True)
-            target = place / str(number)
-            if os.path.isdir(origin):
-                target.mkdir(exist_ok=True)
-            else:
-                target.touch()
-            sysmount.mount(origin, str(target), "", sysmount.MS_BIND | sysmount.MS_REC)
-            sysmount.mount("", str(target), "", sysmount.MS_PRIVATE | sysmount.MS_REC)
-            return str(target)
-        finally:
-            os.close(found)
-
     def _tell_mounted(self, container: ContainerRecord, mount: MountPoint) -> None:
         facts = {
             "container": container.Id,
@@ -257,7 +252,7 @@ class ContainerMounts:
     async def release(self, container: ContainerRecord) -> None:
         """See `engine_container_release`."""
         if any(mount.Subpath for mount in container.Mounts):
-            await self._thread(_unpin, self._ctx.run / container.Id)
+            await self._thread(unpin, self._ctx.run / container.Id)
         if (run := self._runs.get(container.Id)) is not None:
             await self._give_back(run)
         if container.Id in self._mounted:
@@ -317,64 +312,7 @@ def _wants_mounts(draft: ContainerDraft) -> bool:
     return bool(host.Binds or host.Mounts or host.Tmpfs or host.VolumesFrom or draft.config.Volumes)
 
 
-def _first_missing(paths: list[str]) -> str:
-    return next((path for path in paths if not os.path.lexists(path)), "")
-
-
 def _checked(path: str, record: VolumeRecord) -> str:
     if not path.startswith("/"):
         raise EngineError(f"volume driver {record.Driver} gave no mount point for volume {record.Name}: {path!r}")
     return path
-
-
-def _bind_source(mount: MountPoint) -> str:
-    """Blocking. Makes a missing source folder for `-v`; raises InvalidParameter for `--mount`."""
-    if not os.path.lexists(mount.Source):
-        if mount.Options.get("MustExist"):
-            raise InvalidParameter(
-                f'invalid mount config for type "bind": bind source path does not exist: {mount.Source}'
-            )
-        try:
-            Path(mount.Source).mkdir(mode=0o755, parents=True, exist_ok=True)
-        except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            raise EngineError(f"error while creating mount source path '{mount.Source}': mkdir: {reason}") from None
-    if mount.Propagation.removeprefix("r") in ("shared", "slave"):
-        _check_propagation(mount)
-    return mount.Source
-
-
-def _check_propagation(mount: MountPoint) -> None:
-    place, facts = sysmount.mount_of(mount.Source)
-    wanted = mount.Propagation.removeprefix("r")
-    if "shared" in facts or (wanted == "slave" and "master" in facts):
-        return
-    kind = "shared mount" if wanted == "shared" else "shared or slave mount"
-    raise EngineError(f"path {mount.Source} is mounted on {place} but it is not a {kind}")
-
-
-def _bind_options(mount: MountPoint) -> tuple[str, ...]:
-    recursive = not mount.Options.get("NonRecursive")
-    options = ["rbind" if recursive else "bind", mount.Propagation or "rprivate"]
-    if not mount.RW:
-        options.append("ro")
-        if recursive and not mount.Options.get("ReadOnlyNonRecursive") and _can_recurse():
-            options.append("rro")
-    return tuple(options)
-
-
-def _can_recurse() -> bool:
-    major, minor = os.uname().release.split(".")[:2]
-    return (int(major), int("".join(filter(str.isdigit, minor)) or 0)) >= _RECURSIVE_READ_ONLY_KERNEL
-
-
-def _unpin(place: Path) -> None:
-    if not place.is_dir():
-        return
-    for target in place.iterdir():
-        sysmount.unmount(str(target))
-        if target.is_dir():
-            target.rmdir()
-        else:
-            target.unlink()
-    place.rmdir()

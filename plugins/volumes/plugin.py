@@ -23,6 +23,7 @@ class VolumesPlugin(Plugin):
         name="volumes",
         description="named and anonymous volumes, bind mounts, tmpfs; the driver local",
         provides=(Volumes,),
+        drivers=(VolumeDriver,),
     )
 
     async def start(self, ctx: PluginContext) -> None:

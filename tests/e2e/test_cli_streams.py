@@ -112,7 +112,9 @@ def test_start_attached(engine: Client) -> None:
 
 def test_logs_and_their_options(engine: Client) -> None:
     name = engine.name()
-    engine.docker("run", "--name", name, engine.image, "sh", "-c", "for i in 1 2 3; do echo out $i; done; echo e >&2")
+    engine.docker(
+        "run", "--name", name, engine.image, "sh", "-c", "for i in 1 2 3; do echo out $i; sleep 0.1; done; echo e >&2"
+    )
     try:
         shown = engine.docker("logs", name)
         assert (shown.stdout, shown.stderr) == ("out 1\nout 2\nout 3\n", "e\n")

@@ -80,7 +80,7 @@ def test_icc_false_parts_the_containers(own_engine: Callable[..., Engine]) -> No
 
 def test_configuration_file(own_engine: Callable[..., Engine], tmp_path: Path) -> None:
     file = tmp_path / "daemon.json"
-    settings = {"log-driver": "local", "labels": ["a=b"], "insecure-registries": ["r.example"], "debug": True}
+    settings = {"log-driver": "local", "labels": ["a=b"], "insecure-registries": ["r.example"]}
     file.write_text(json.dumps(settings))
     engine = own_engine("--config-file", str(file), image=False)
     shown = info(engine)

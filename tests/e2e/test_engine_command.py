@@ -21,8 +21,7 @@ def ours(engine: Client) -> None:
 
 def test_help_and_version() -> None:
     shown = subprocess.run([PROGRAM, "--help"], capture_output=True, text=True, check=True, timeout=20).stdout
-    for command in ("daemon", "images", "import", "plugin", "ps", "run"):
-        assert f"\n  {command}" in shown
+    assert {"daemon", "images", "import", "plugin", "ps", "run"} <= set(shown.split())
     flags = subprocess.run([PROGRAM, "daemon", "--help"], capture_output=True, text=True, check=True, timeout=20).stdout
     for flag in ("--data-root", "--bip", "--log-driver", "--storage-opt", "--tlsverify", "--default-ulimit"):
         assert flag in flags

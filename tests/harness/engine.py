@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness import leftovers
 from harness.terminal import Terminal
+from harness.waiting import eventually
 
 if TYPE_CHECKING:
     import docker
@@ -248,6 +250,7 @@ class Engine(Client):
         self.exit_code: int | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._born = time.time()
+        self._answered = False
 
     @property
     def pid(self) -> int:
@@ -287,6 +290,7 @@ class Engine(Client):
             if not self.running:
                 break
             if self.answers():
+                self._answered = True
                 return time.monotonic() - began
             time.sleep(0.01)
         raise CommandFailed(f"the daemon did not come up\n{' '.join(self.command())}\n{self.log()[-4000:]}")
@@ -343,7 +347,7 @@ class Engine(Client):
         complaints: list[str] = []
         ids: list[str] = []
         try:
-            if not self.running and (self.root / "data").exists():
+            if not self.running and self._answered:
                 self.start()
             if self.running:
                 ids = self._remove_objects()
@@ -354,7 +358,10 @@ class Engine(Client):
             if self.running:
                 self.kill9()
         # A shared namespace holds the other engine's things as well.
-        complaints += leftovers.clear(self.root, self.netns if self._owns_netns else None, ids)
+        netns = self.netns if self._owns_netns else None
+        with contextlib.suppress(AssertionError):  # what goes asynchronously gets a moment
+            eventually(lambda: not leftovers.find(self.root, netns, ids), timeout=3)
+        complaints += leftovers.clear(self.root, netns, ids)
         if self._owns_netns and self.netns:
             subprocess.run(["ip", "netns", "delete", self.netns.name], check=False, timeout=20)
         if complaints:

@@ -17,8 +17,8 @@ from pathlib import Path
 
 CGROUPS = Path("/sys/fs/cgroup")
 
-STANDING = ("docker0", "second0")
-"""Bridges that outlive the daemon."""
+STANDING = ("docker0", "eng-", "stage0")
+"""Beginnings of the names of bridges of predefined networks: they outlive the daemon."""
 
 
 def mounts(root: Path) -> list[str]:
@@ -85,25 +85,31 @@ def census(root: Path, netns: Path | None) -> dict[str, int]:
     return counted
 
 
+def find(root: Path, netns: Path | None, ids: Iterable[str]) -> list[str]:
+    """What is left of an engine that has stopped."""
+    ids = tuple(ids)
+    found = [f"process {pid}: {command}" for pid, command in processes(root, netns, ids).items()]
+    found += [f"mount {point}" for point in mounts(root)]
+    found += [f"control group {group}" for group in (cgroups(ids) if ids else [])]
+    if netns and netns.exists():
+        # As dockerd does, the engine leaves its default bridge and its firewall tables to the next start.
+        found += [f"network link {name}" for name in links(netns) if not name.startswith(STANDING)]
+        found += [f"firewall entry {entry}" for entry in published(netns)]
+    return found
+
+
 def clear(root: Path, netns: Path | None, ids: Iterable[str]) -> list[str]:
     """Remove by force what is left of an engine that has stopped, and tell what that was."""
     ids = tuple(ids)
-    found = []
-    for pid, command in processes(root, netns, ids).items():
-        found.append(f"process {pid}: {command}")
+    found = find(root, netns, ids)
+    for pid in processes(root, netns, ids):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     for point in mounts(root):
-        found.append(f"mount {point}")
         subprocess.run(["umount", "--lazy", point], check=False, capture_output=True)
     for group in sorted(cgroups(ids), key=len, reverse=True) if ids else []:
-        found.append(f"control group {group}")
         with contextlib.suppress(OSError):
             Path(group).rmdir()
-    if netns and netns.exists():
-        # As dockerd does, the engine leaves its default bridge and its firewall tables to the next start.
-        found += [f"network link {name}" for name in links(netns) if name not in STANDING]
-        found += [f"firewall entry {entry}" for entry in published(netns)]
     return found
 
 

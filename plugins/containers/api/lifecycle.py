@@ -89,11 +89,13 @@ def _add_reads(routes: APIRouter, service: ContainerService) -> None:
         all: Flag = False, size: Flag = False, limit: str = "", filters: Filters = ""
     ) -> Response:
         wanted = parse_filters(filters, known=known.KNOWN)
+        await service.fresh()
         content = await listing.json(all=all, limit=_number(limit) or 0, size=size, wanted=wanted)
         return Response(content, media_type="application/json")
 
     @routes.get("/containers/{ref}/json")
     async def inspect_container(request: Request, ref: str, size: Flag = False) -> Response:
+        await service.fresh()
         record = service.get(ref)
         return reply(await inspect(service, record, size=size, api_version=api_version(request)))
 

@@ -11,8 +11,9 @@ from plugin_sdk import Conflict, EngineError, InvalidParameter
 from plugin_sdk.api import RawStream
 from plugin_sdk.http import Flag, Hijacked, api_version, hijack, reply
 
+from ..attach import Attachment, AttachRequest
 from ..service import ContainerService
-from ..streams import Attachment, AttachRequest, Wanted
+from ..streams import Wanted
 from ..top import DEFAULT_ARGS, top
 from .websocket import WebSocketStream
 

@@ -56,7 +56,7 @@ def test_orderly_stop_leaves_containers_running(own_engine: Any) -> None:
     engine.docker("rm", "-f", "web", "cold")
 
 
-@pytest.mark.parametrize("delay", [0.0, 0.004, 0.01, 0.02, 0.03, 0.05, 0.08])
+@pytest.mark.parametrize("delay", [0.0, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.06])
 def test_killed_in_the_middle(own_engine: Any, delay: float) -> None:
     engine = own_engine()
     clients = [

@@ -9,6 +9,7 @@ import io
 import json
 import lzma
 import tarfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -42,8 +43,7 @@ def names(engine: Client) -> Iterator[Names]:
         return made[-1]
 
     yield name
-    listed = [line for line in engine.docker("images", "--format", "{{.Repository}}:{{.Tag}}").stdout.split()]
-    for tag in listed:
+    for tag in engine.docker("images", "--format", "{{.Repository}}:{{.Tag}}").stdout.split():
         if any(tag.startswith(f"{each}:") for each in made):
             engine.docker("rmi", "-f", tag, check=False)
 
@@ -444,7 +444,7 @@ def test_events(engine: Client, names: Names) -> None:
     engine.docker("rmi", f"{name}:b", f"{name}:a")
     engine.docker("load", input=saved)
     engine.docker("rmi", wanted)
-    flags = ["--since", mark, "--until", "0s", "--filter", f"image={wanted}"]
+    flags = ["--since", mark, "--until", f"{int(time.time()) + 1}", "--filter", f"image={wanted}"]
     told = engine.docker(
         "events", *flags, "--format", '{{.Action}} {{index .Actor.Attributes "name"}} {{index .Actor.Attributes "l"}}'
     )

@@ -56,16 +56,16 @@ def half_sent(engine: Engine, path: str, content: bytes) -> socket.socket:
 def test_layers_go_with_their_last_user(own_engine: OwnEngine) -> None:
     engine = own_engine()
     (busybox,) = layers(engine)
-    engine.docker("run", "--name", "c", "--network", "none", "busybox", "touch", "/made")
-    engine.docker("commit", "c", "made")
-    engine.docker("rm", "c")
+    engine.docker("run", "--name", "cc", "--network", "none", "busybox", "touch", "/made")
+    engine.docker("commit", "cc", "made")
+    engine.docker("rm", "cc")
     assert len(layers(engine)) == 2
     engine.docker("rmi", "made")
     eventually(lambda: layers(engine) == [busybox])
-    engine.docker("create", "--name", "c", "--network", "none", "busybox")
+    engine.docker("create", "--name", "cc", "--network", "none", "busybox")
     engine.docker("rmi", "-f", "busybox")
     assert layers(engine) == [busybox]
-    engine.docker("rm", "c")
+    engine.docker("rm", "cc")
     eventually(lambda: layers(engine) == [] and spooled(engine) == [])
 
 
@@ -129,10 +129,10 @@ def test_layers_that_no_image_knows_go_at_the_start(own_engine: OwnEngine) -> No
         tables = [row[0] for row in connection.execute("select name from sqlite_master where type = 'table'")]
         changed = 0
         for table in tables:
-            columns = [row[1] for row in connection.execute(f"pragma table_info({table})")]
+            columns = [row[1] for row in connection.execute(f'pragma table_info("{table}")')]
             for column in columns:
                 changed += connection.execute(
-                    f"delete from {table} where cast({column} as text) like '%other:latest%'"
+                    f'delete from "{table}" where cast("{column}" as text) like \'%other:latest%\''
                 ).rowcount
     assert changed
     connection.close()

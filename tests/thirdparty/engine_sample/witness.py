@@ -115,7 +115,9 @@ class WitnessPlugin(Plugin):
     @hookimpl
     def engine_predefined_networks(self) -> Iterable[NetworkRecord]:
         pool = IpamPool(Subnet="10.221.1.0/24", Gateway="10.221.1.1")
-        return [NetworkRecord(Id="", Name="stage", Created="", Driver="bridge", IPAM=IpamConfig(Config=[pool]))]
+        options = {"com.docker.network.bridge.name": "stage0"}
+        ipam = IpamConfig(Config=[pool])
+        return [NetworkRecord(Id="", Name="stage", Created="", Driver="bridge", IPAM=ipam, Options=options)]
 
     @hookimpl
     async def engine_resolve_name(self, network: NetworkRecord, name: str) -> Sequence[str] | None:

@@ -51,6 +51,7 @@ class Running:
         self.seen: list[str] = []
         self.views: list[RequestView] = []
         self.denial: Denial | None = None
+        self.late: APIRouter | None = None
         self.api: Api
         self.server: Server
         self._thread = threading.Thread(target=loop.run_forever)
@@ -64,9 +65,9 @@ class Running:
             self.views.append(view)
             return self.denial
 
-        self.api = Api(authorize, lambda: False)
+        self.api = Api(authorize, lambda: self.late is not None and self._grow())
         self.api.table = RouteTable([("test", RouterSpec(routes(self)))])
-        self.api.starting = ""
+        self.api.starting = False
         self.server = Server(self.api, common_headers("9.9", experimental=False))
         context = tls.server_context(
             cert=str(self.certificates / "server.pem"),
@@ -77,6 +78,12 @@ class Running:
         secure = listeners.open_all(["tcp://127.0.0.1:0"], tls=True, group="")
         await self.server.serve([*unix, *secure], context)
         self.tcp, self.tls = (int(address.rpartition(":")[2]) for address in self.server.addresses()[1:])
+
+    def _grow(self) -> bool:
+        """A plugin with the routes of `late` has come."""
+        late, self.late = self.late, None
+        self.api.table = RouteTable([("test", RouterSpec(routes(self))), ("late", RouterSpec(late))])
+        return True
 
     def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Await a coroutine function in the server's thread."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import time
 from typing import Any
@@ -22,10 +23,8 @@ def end_of_input(client: socket.socket) -> None:
     # Python's SSLSocket cannot send close_notify and go on reading by its own means: `_sslobj.shutdown` waits for the
     # other side's, but has sent ours when it times out.
     client.settimeout(0.2)
-    try:
+    with contextlib.suppress(OSError):
         client._sslobj.shutdown()
-    except OSError:
-        pass
     client.settimeout(10)
 
 

@@ -9,8 +9,11 @@ import time
 from typing import Any
 
 import pytest
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
 
 from plugin_sdk.api import Denial
+from plugins.api_server import app
 
 CLOSE = b"Host: x\r\nConnection: close\r\n"
 
@@ -284,3 +287,36 @@ def test_stop_cuts_streams_off(running: Any, until: Any, read: Any) -> None:
         stopper.join()
     assert "ticks ended" in running.seen
     assert not running.path.exists()
+
+
+def test_a_request_waits_for_a_plugin_that_is_starting(running: Any) -> None:
+    router = APIRouter()
+
+    @router.get("/late")
+    async def late(request: Request) -> Response:
+        return Response(b"here")
+
+    def come() -> None:
+        running.late = router
+
+    running.api.starting = True
+    running.loop.call_soon_threadsafe(running.loop.call_later, 0.3, come)
+    assert parse(running.ask(get("/late")))[2] == b"here"
+    assert parse(running.ask(get("/small")))[0] == 200
+
+
+def test_what_has_not_come_when_all_have_started_does_not_exist(running: Any) -> None:
+    def started() -> None:
+        running.api.starting = False
+
+    running.api.starting = True
+    running.loop.call_soon_threadsafe(running.loop.call_later, 0.3, started)
+    assert message(running.ask(get("/late"))) == (404, "page not found")
+
+
+def test_patience_ends(running: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "PATIENCE", 0.1)
+    running.api.starting = True
+    status, text = message(running.ask(get("/late")))
+    assert status == 503
+    assert "is starting" in text

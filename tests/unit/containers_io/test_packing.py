@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from plugin_sdk import InvalidParameter
-from plugins.containers.packing import CHUNK, Packer, Unpacker
+from plugins.containers.packing import CHUNK, Packer
 from plugins.containers.rootview import resolve
+from plugins.containers.unpacking import Unpacker
 
 ME = (os.getuid(), os.getgid())
 

@@ -27,7 +27,16 @@ def test_providers_start_before_those_who_require_or_want_them() -> None:
         PluginMeta("dairy", provides=(Butter,), wants=(Bread,)),
         PluginMeta("baker", provides=(Bread,)),
     )
-    assert graph.order(plugins, graph.providers(plugins)) == ["baker", "dairy", "eater"]
+    assert graph.order(plugins) == ["baker", "dairy", "eater"]
+
+
+def test_all_who_contribute_drivers_start_before_those_who_want_them() -> None:
+    plugins = metas(
+        PluginMeta("eater", wants=(Butter,), drivers=(Bread,)),
+        PluginMeta("cow", drivers=(Butter,)),
+        PluginMeta("soy", drivers=(Butter,)),
+    )
+    assert graph.order(plugins) == ["cow", "soy", "eater"]
 
 
 def test_a_circle_is_shown_by_name() -> None:
@@ -35,17 +44,17 @@ def test_a_circle_is_shown_by_name() -> None:
         PluginMeta("a", provides=(Bread,), requires=(Butter,)), PluginMeta("b", provides=(Butter,), wants=(Bread,))
     )
     with pytest.raises(graph.GraphError, match="a -> b -> a"):
-        graph.order(plugins, graph.providers(plugins))
+        graph.order(plugins)
 
 
 def test_two_providers_are_both_named() -> None:
     plugins = metas(PluginMeta("a", provides=(Bread,)), PluginMeta("b", provides=(Bread,)))
     with pytest.raises(graph.GraphError, match="'a' and 'b' both provide Bread"):
-        graph.providers(plugins)
+        graph.check_providers(plugins)
 
 
 def test_a_missing_requirement_says_what_and_what_to_do() -> None:
-    why = graph.missing(PluginMeta("eater", requires=(Bread,)), {})
+    why = graph.missing(PluginMeta("eater", requires=(Bread,)), set())
     assert "plugin 'eater' requires Bread" in why
     assert "enable or install" in why
 

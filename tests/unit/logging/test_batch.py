@@ -1,0 +1,142 @@
+"""Lines in bulk: the monitor's format, json-file's, and what `docker logs` gets of them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from plugin_sdk.logs import LogEntry
+from plugin_sdk.stdcopy import Unframer
+from plugins.logging.batch import (
+    Batch,
+    from_entries,
+    join_pieces,
+    parse_json,
+    parse_monitor,
+    split_lines,
+    to_entries,
+    utc,
+)
+from plugins.logging.jsonfile import encode
+from plugins.logging.render import SINGLE, Renderer
+
+STAMP = b"2026-01-02T03:04:05.123456789+00:00"
+SHORT = b"2026-01-02T03:04:05.123456789"
+
+
+def line(text: bytes, stream: bytes = b"stdout", tag: bytes = b"F", stamp: bytes = STAMP) -> bytes:
+    return stamp + b" " + stream + b" " + tag + b" " + text
+
+
+def test_lines_and_their_streams() -> None:
+    batch = parse_monitor([line(b"out"), line(b"err", b"stderr"), line(b"piece", tag=b"P")])
+    assert (batch.lines, batch.streams) == ([b"out\n", b"err\n", b"piece"], [1, 2, 1])
+    assert batch.stamps == [SHORT] * 3
+
+
+def test_what_is_no_line_is_dropped() -> None:
+    chunk = b"half a line\n" + line(b"good") + b"\n" + b"\0" * 50 + b"\n" + line(b"") + b"\n"
+    assert parse_monitor(split_lines(chunk)).lines == [b"good\n", b"\n"]
+
+
+def test_pieces_are_joined_per_stream() -> None:
+    lines = [
+        line(b"a", tag=b"P"),
+        line(b"E", b"stderr"),
+        line(b"b", tag=b"P"),
+        line(b"c"),
+        line(b"d"),
+        line(b"open", tag=b"P"),
+    ]
+    batch = parse_monitor(join_pieces(lines))
+    assert batch.lines == [b"abc\n", b"E\n", b"d\n", b"open"]
+
+
+def test_joined_lines_have_a_bound() -> None:
+    pieces = [line(b"x" * 8192, tag=b"P") for _ in range(4)] + [line(b"end")]
+    assert [len(text) for text in parse_monitor(join_pieces(pieces)).lines] == [16384, 16384, 4]
+
+
+@pytest.mark.parametrize(
+    ("stamp", "expected"),
+    [
+        (b"2026-01-02T03:04:05.5Z", b"2026-01-02T03:04:05.500000000"),
+        (b"2026-01-02T03:04:05Z", b"2026-01-02T03:04:05.000000000"),
+        (b"2026-01-02T03:04:05.123456789+02:00", b"2026-01-02T01:04:05.123456789"),
+        (b"2026-01-02T03:04:05.123456789-01:30", b"2026-01-02T04:34:05.123456789"),
+    ],
+)
+def test_times_of_any_zone(stamp: bytes, expected: bytes) -> None:
+    assert utc(stamp) == expected
+
+
+NASTY = [
+    b"plain",
+    b'quote " and \\ backslash',
+    b"tab\tbell\x07 return\r",
+    b"\x1b[31mred\x1b[0m",
+    "umlaut ü, snowman ☃, \u2028".encode(),
+    b"broken \xff\xfe utf-8",
+    b"",
+    b"\x00nul",
+]
+
+
+def test_json_file_round_trip() -> None:
+    encoded = encode([line(text) for text in NASTY], b"")
+    rows = [json.loads(row) for row in encoded]
+    expected = [text.decode(errors="replace") + "\n" for text in NASTY]
+    assert [row["log"] for row in rows] == expected
+    assert rows[0] == {"log": "plain\n", "stream": "stdout", "time": SHORT.decode() + "Z"}
+    batch = parse_json(b"".join(encoded))
+    assert [text.decode() for text in batch.lines] == expected
+    assert batch.stamps[0] == SHORT
+
+
+def test_json_file_attributes_and_pieces() -> None:
+    (row,) = encode([line(b"x", b"stderr", b"P")], b',"attrs":{"a":"b"}')
+    assert row == b'{"log":"x","stream":"stderr","attrs":{"a":"b"},"time":"' + SHORT + b'Z"}\n'
+    batch = parse_json(row)
+    assert (batch.streams, batch.lines, batch.attributes) == ([2], [b"x"], [{"a": "b"}])
+
+
+def test_broken_json_lines_are_skipped() -> None:
+    good = encode([line(b"good")], b"")[0]
+    assert parse_json(b'{"log": "cut\n' + good + b"[]\n{}\n").lines == [b"good\n"]
+
+
+def test_entries_and_back() -> None:
+    entries = [LogEntry(1_500_000_000_123_456_789, 2, b"x", True, {"k": "v"}), LogEntry(10**9, 1, b"y")]
+    again = to_entries(from_entries(entries), {})
+    assert again == entries
+
+
+def frames(data: bytes) -> list[tuple[int, bytes]]:
+    return Unframer().feed(data)
+
+
+def test_a_frame_for_each_line() -> None:
+    batch = parse_monitor([line(b"a"), line(b"b", b"stderr"), line(b"c")])
+    assert frames(Renderer(framed=True).render(batch)) == [(1, b"a\n"), (2, b"b\n"), (1, b"c\n")]
+    assert Renderer(framed=False).render(batch) == b"a\nb\nc\n"
+
+
+def test_long_logs_have_frames_of_many_lines() -> None:
+    texts = [b"line %d\n" % number for number in range(3 * SINGLE)]
+    batch = Batch([SHORT] * len(texts), [1 + number // 100 % 2 for number in range(len(texts))], texts)
+    renderer = Renderer(framed=True)
+    assert len(frames(renderer.render(batch))) == len(texts)
+    merged = frames(renderer.render(batch))
+    assert len(merged) == 30
+    assert b"".join(payload for _, payload in merged) == b"".join(texts)
+    assert [stream for stream, _ in merged[:3]] == [1, 2, 1]
+
+
+def test_times_and_details_stand_before_whole_lines_only() -> None:
+    renderer = Renderer(framed=False, timestamps=True, attributes={"b": "x y", "a": "1"})
+    batch = parse_monitor([line(b"half", tag=b"P"), line(b"err", b"stderr")])
+    rest = parse_monitor([line(b" and half"), line(b"next")])
+    head = SHORT + b"Z a=1,b=x+y "
+    assert renderer.render(batch) == head + b"half" + head + b"err\n"
+    assert renderer.render(rest) == b" and half\n" + head + b"next\n"
