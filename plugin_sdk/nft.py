@@ -8,7 +8,7 @@ from __future__ import annotations
 import ctypes
 import threading
 
-from kernel.errors import EngineError, NotSupported
+from kernel.errors import EngineError
 from plugin_sdk.aio import run_blocking
 
 _lock = threading.Lock()
@@ -46,16 +46,6 @@ def nft(commands: str, *, timeout: float = 20.0) -> str:
             return _text(library.nft_ctx_get_output_buffer(context))
         finally:
             library.nft_ctx_free(context)
-
-
-def available() -> str:
-    """ "library", "program", or "" when neither works."""
-    if _load() is not None:
-        return "library"
-    try:
-        return "program" if run_blocking(["nft", "--version"], timeout=10).code == 0 else ""
-    except NotSupported:
-        return ""
 
 
 def _load() -> ctypes.CDLL | None:

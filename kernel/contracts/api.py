@@ -19,9 +19,9 @@ ABANDON = "engine.abandon"
 started: a function without arguments. (A response that has started is always cancelled.)"""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class RouterSpec:
-    """Routes of one plugin.
+    """Routes of one plugin. Compared by identity: give the same spec again for routes that have not changed.
 
     Attributes:
         router: a `fastapi.APIRouter` whose paths carry no version; the API server serves them bare and versioned.

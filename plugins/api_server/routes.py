@@ -48,15 +48,23 @@ class RouteTable:
         self._literal: dict[tuple[str, str], list[Entry]] = defaultdict(list)
         self._by_segment: dict[tuple[str, str], list[Entry]] = defaultdict(list)
         self._opaque: list[tuple[str, RouterSpec, BaseRoute]] = []
-        self._known: dict[RouterSpec, list[tuple[Entry, Any]]] = {}
+        self._known: list[tuple[RouterSpec, list[tuple[Entry, Any]]]] = []
         for plugin, spec in specs:
-            made = before._known.get(spec) if before is not None else None
-            self._known[spec] = made or [self._entry(plugin, spec, *route) for route in _flat(spec.router.routes)]
-            for entry, route in self._known[spec]:
+            made = before._made_of(spec) if before is not None else None
+            if made is None:
+                made = [self._entry(plugin, spec, *route) for route in _flat(spec.router.routes)]
+            self._known.append((spec, made))
+            for entry, route in made:
                 if entry.app is None:
                     self._opaque.append((plugin, spec, route))
                 else:
                     self._place(entry, route)
+
+    def _made_of(self, spec: RouterSpec) -> list[tuple[Entry, Any]] | None:
+        for known, made in self._known:
+            if known.router is spec.router and (known.since, known.until) == (spec.since, spec.until):
+                return made
+        return None
 
     @staticmethod
     def _entry(plugin: str, spec: RouterSpec, route: Any, original: BaseRoute) -> tuple[Entry, Any]:

@@ -208,9 +208,30 @@ class Spool:
         return Position(numbers[0] if numbers else self.position.segment, 0)
 
     def end(self) -> Position:
-        """Behind the last line."""
+        """Behind the last whole line; the monitor may be in the middle of the next."""
         numbers = self.segments()
-        return Position(numbers[-1], self.size(numbers[-1])) if numbers else self.position
+        if not numbers:
+            return self.position
+        try:
+            descriptor = os.open(self.path(numbers[-1]), os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return self.position
+        try:
+            return Position(numbers[-1], _line_end(descriptor, os.fstat(descriptor).st_size))
+        finally:
+            os.close(descriptor)
+
+
+def _line_end(descriptor: int, offset: int) -> int:
+    """The last line end at or before an offset; 0 without one."""
+    step = 1
+    while offset > 0:
+        begin = max(0, offset - step)
+        at = os.pread(descriptor, offset - begin, begin).rfind(b"\n")
+        if at >= 0:
+            return begin + at + 1
+        offset, step = begin, CHUNK
+    return 0
 
 
 class Cursor:

@@ -16,7 +16,7 @@ from plugin_sdk.netlink import NetlinkError
 from plugin_sdk.network import EndpointRecord, IpamPool, JoinInfo, NetworkCapabilities, NetworkRecord
 from plugins.net_bridge import conntrack, foreign
 from plugins.net_bridge.firewall import Firewall
-from plugins.net_bridge.links import BridgePlan, Links, mac_of, write_sysctl
+from plugins.net_bridge.links import BridgePlan, Links, forward_ipv6, mac_of, write_sysctl
 from plugins.net_bridge.options import BridgeOptions, parse_options
 from plugins.net_bridge.ports import PortAllocator
 from plugins.net_bridge.ruleset import BridgeRules, PortRules, port_rules
@@ -230,7 +230,7 @@ class BridgeDriver:
         except OSError as error:
             raise Unavailable(f"cannot make bridge {options.name}: {error}") from None
         if self._forward and network.EnableIPv6:
-            write_sysctl("net/ipv6/conf/all/forwarding", "1")
+            forward_ipv6()
         return Bridge(index, plan, options)
 
     def _unmake(self, name: str) -> None:

@@ -190,6 +190,15 @@ def write_sysctl(name: str, value: str, *, required: bool = True) -> None:
             raise EngineError(f"cannot set {path} to {value}: {error.strerror}") from None
 
 
+def forward_ipv6() -> None:
+    """Forward IPv6. Interfaces that learn their routes from router advertisements go on doing so: without this, the
+    kernel stops listening to them when it forwards, and the host loses its default route. Raises EngineError."""
+    for path in Path("/proc/sys/net/ipv6/conf").glob("*/accept_ra"):
+        if path.parent.name not in ("all", "default") and path.read_text().strip() == "1":
+            write_sysctl(f"net/ipv6/conf/{path.parent.name}/accept_ra", "2", required=False)
+    write_sysctl("net/ipv6/conf/all/forwarding", "1")
+
+
 def _inner(endpoint: EndpointRecord, interface: str) -> list[Message]:
     index = socket.if_nametoindex(interface)
     if endpoint.IPv6Address:
@@ -218,6 +227,7 @@ def _bridges_filter() -> bool:
 def _set_sysctls(plan: BridgePlan) -> None:
     # 127.0.0.1 of the host is led to containers; the firewall keeps containers away from it (chain `guard`).
     write_sysctl(f"net/ipv4/conf/{plan.name}/route_localnet", "1", required=False)
+    # A container must not become the host's IPv6 router by sending advertisements.
+    write_sysctl(f"net/ipv6/conf/{plan.name}/accept_ra", "0", required=False)
     if any(address.version == 6 for address in plan.addresses):
         write_sysctl(f"net/ipv6/conf/{plan.name}/disable_ipv6", "0", required=False)
-        write_sysctl(f"net/ipv6/conf/{plan.name}/accept_ra", "0", required=False)

@@ -119,7 +119,7 @@ class NetBridgePlugin(Plugin):
     @hookimpl
     def engine_info(self) -> dict[str, object]:
         """Part of `GET /info`."""
-        return {"FirewallBackend": {"Driver": "nftables"}, "BridgeNfIptables": False, "BridgeNfIp6tables": False}
+        return {"FirewallBackend": {"Driver": "nftables"}}
 
 
 def default_network(settings: NetBridgeSettings, links: Links, own_name: str) -> NetworkRecord | None:

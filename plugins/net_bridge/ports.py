@@ -71,7 +71,6 @@ class PortAllocator:
     def _take_one(
         self, endpoint: EndpointRecord, wanted: PublishedPort, addresses: list[str], fresh: list[PublishedPort]
     ) -> list[PublishedPort]:
-        # Only a program's failure is passed over while there are further candidates: the last one's tells why.
         failure: Conflict | None = None
         for number in self._candidates(wanted):
             found: list[PublishedPort] = []
@@ -88,7 +87,9 @@ class PortAllocator:
                     if port in fresh:
                         fresh.remove(port)
                         self._drop(port, endpoint.Id)
-        raise failure or Conflict(f"{_failed(endpoint)}: no free host port is left for {wanted.Port}/{wanted.Proto}")
+        if failure is not None and wanted.HostPort and wanted.HostPortEnd <= wanted.HostPort:
+            raise failure
+        raise Conflict(f"{_failed(endpoint)}: all ports are allocated")
 
     def _candidates(self, wanted: PublishedPort) -> Iterable[int]:
         if wanted.HostPort:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 
-from plugin_sdk import NotFound, PluginContext, Unavailable, Wire
+from plugin_sdk import Conflict, Forbidden, NotFound, PluginContext, Unavailable, Wire
 from plugin_sdk import containers as wire
 from plugin_sdk.containers import Containers
 from plugin_sdk.http import Flag, api_version, body, reply
@@ -89,7 +89,10 @@ def _objects(routes: APIRouter, service: NetworksService) -> None:
                 continue
             if any(match_labels([label], network.Labels) for label in unwanted):
                 continue
-            await objects.remove(network.Id)
+            try:
+                await objects.remove(network.Id)
+            except (Conflict, Forbidden):
+                continue  # it has come into use meanwhile
             deleted.append(network.Name)
         return reply({"NetworksDeleted": deleted or None})
 
@@ -109,7 +112,6 @@ def _attachments(routes: APIRouter, ctx: PluginContext, service: NetworksService
     @routes.post("/networks/{ref:path}/connect")
     async def connect(ref: str, request: Request) -> Response:
         asked = await body(request, Connect)
-        service.get(ref)
         await service.connect(ref, containers().get(asked.Container), asked.EndpointConfig)
         return Response(status_code=200)
 

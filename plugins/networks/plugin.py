@@ -122,8 +122,10 @@ class NetworksPlugin(Plugin):
 
     @hookimpl
     def engine_holders(self, kind: str, key: str) -> Iterable[Holder]:
-        """Containers on a network."""
-        return self._service.users(key) if kind == "network" else ()
+        """Containers on a network; networks of a plugin's driver."""
+        if kind == "network":
+            return self._service.users(key)
+        return self._service.networks_of(key) if kind == "plugin" else ()
 
     @hookimpl(order=30)
     async def engine_container_validate(self, draft: ContainerDraft) -> None:
@@ -160,8 +162,6 @@ class NetworksPlugin(Plugin):
     @hookimpl
     def engine_info(self) -> dict[str, Any]:
         """Part of `GET /info`."""
-        pools = [{"Base": str(base), "Size": size} for base, size in self._ipam.pools]
-        return {
-            "Plugins": {"Network": sorted(self._ctx.drivers.all(NetworkDriver))},
-            "DefaultAddressPools": pools if self._ctx.settings.default_address_pools else [],
-        }
+        if not self._ctx.settings.default_address_pools:
+            return {}
+        return {"DefaultAddressPools": [{"Base": str(base), "Size": size} for base, size in self._ipam.pools]}

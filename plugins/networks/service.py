@@ -9,7 +9,7 @@ from pathlib import Path
 from plugin_sdk import EngineError, Holder, NotFound, Unavailable
 from plugin_sdk.aio import blocking
 from plugin_sdk.containers import ContainerDraft, ContainerRecord, Containers, EndpointConfig
-from plugin_sdk.network import EndpointRecord
+from plugin_sdk.network import EndpointRecord, NetworkDriver
 from plugins.networks import hosts, names
 from plugins.networks.base import Base
 from plugins.networks.changes import Changes
@@ -80,6 +80,16 @@ class NetworksService:
     def users(self, network_id: str) -> Sequence[Holder]:
         """`engine_holders` for networks."""
         return self._base.users(network_id)
+
+    def networks_of(self, plugin: str) -> Sequence[Holder]:
+        """`engine_holders` for plugins: what would be lost without the plugin's network drivers."""
+        drivers = self._base.ctx.drivers
+        theirs = {name for name in drivers.all(NetworkDriver) if drivers.owner(NetworkDriver, name) == plugin}
+        return [
+            Holder("network", network.Id, network.Name)
+            for network in self.objects.list()
+            if network.Driver in theirs and (not network.Predefined or self._base.users(network.Id))
+        ]
 
     async def connect(self, ref: str, container: ContainerRecord, config: EndpointConfig) -> None:
         """See `Networks.connect`."""

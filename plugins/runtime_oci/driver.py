@@ -45,6 +45,8 @@ log = logging.getLogger("engine.runtime_oci")
 
 EXIT_FILE_DEADLINE = 10.0
 """Seconds after the end of a container in which a living monitor tells it."""
+ABANDON_DEADLINE = 10.0
+"""Seconds for a creation that nobody waits for any more; then it is killed."""
 UNKNOWN_END = 255
 """Exit code of a container whose monitor was killed."""
 
@@ -86,6 +88,14 @@ class OciRuntime:
 
     async def create(self, launch: Launch, on_exit: OnExit) -> Running:
         """See `Runtime`."""
+        creating = asyncio.ensure_future(self._create(launch, on_exit))
+        try:
+            return await asyncio.shield(creating)
+        except asyncio.CancelledError:
+            await asyncio.shield(self._abandon(creating, launch))
+            raise
+
+    async def _create(self, launch: Launch, on_exit: OnExit) -> Running:
         try:
             spawned = await blocking(self._spawn, launch)
             pid = await monitor.created(spawned, launch.bundle)
@@ -100,6 +110,14 @@ class OciRuntime:
             await asyncio.shield(self._undo(launch))
             raise
         return Running(pid, monitor_pid)
+
+    async def _abandon(self, creating: asyncio.Future[Running], launch: Launch) -> None:
+        """Nobody waits for the creation any more: let it come to its end, which is soon, and undo it."""
+        await asyncio.wait([creating], timeout=ABANDON_DEADLINE)
+        if not creating.done():
+            creating.cancel()
+        elif creating.exception() is None:
+            await self._undo(launch)
 
     def _spawn(self, launch: Launch) -> monitor.Spawned:
         spec = launch.spec
@@ -125,7 +143,7 @@ class OciRuntime:
     async def _undo(self, launch: Launch) -> None:
         """Nothing of a failed creation stays."""
         pid = monitor.read_pid(launch.bundle / monitor.MONITOR_PID_FILE)
-        if monitor.is_monitor(pid, launch.id):
+        if launch.id not in self._live and monitor.is_monitor(pid, launch.id):
             _kill(pid)
         try:
             await self.delete(launch.id)
@@ -264,10 +282,13 @@ class OciRuntime:
     async def attach(self, container_id: str) -> ProcessIO:
         """See `Runtime`."""
         live = self._get(container_id)
-        connection = await attach.connect(live.bundle, container_id)
-        terms = live.terms
-        ends_input = terms.stdin and terms.stdin_once and not terms.tty
-        return attach.AttachStreams(connection, container_id[:12], stdin=terms.stdin, ends_input=ends_input)
+        async with live.attaching:
+            if live.hub is None or live.hub.closed:
+                connection = await attach.connect(live.bundle, container_id)
+                terms = live.terms
+                ends_input = terms.stdin and terms.stdin_once and not terms.tty
+                live.hub = attach.Hub(connection, container_id[:12], stdin=terms.stdin, ends_input=ends_input)
+            return live.hub.client()
 
     async def exec(self, container_id: str, exec_id: str, spec: ExecSpec, container: ContainerRecord) -> ExecProcess:
         """See `Runtime`."""

@@ -79,7 +79,7 @@ class Process:
         self.ended.set_result(code if code >= 0 else 128 - code)
         self._end_input()
         self._loop.call_later(LINGER, self._end_output)
-        if not self._output.open:
+        if self._output.finished:
             self._end_output()
 
     def _end_output(self) -> None:

@@ -7,11 +7,12 @@ import json
 import os
 import signal
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from plugin_sdk.runtime import Launch, OciSpec, OnExit
 from plugins.runtime_oci import monitor
+from plugins.runtime_oci.attach import Hub
 
 LAUNCH_FILE = "launch.json"
 CONFIG_FILE = "config.json"
@@ -52,6 +53,7 @@ class Live:
         pid, pidfd: of its first process.
         ending: its end is being told.
         process: the `process` of its OCI spec, once an exec has needed it.
+        hub: the attached clients, if there are any.
         plain_start: nothing but its command waits for the start (no poststart hooks).
     """
 
@@ -65,6 +67,8 @@ class Live:
     ending: bool = False
     process: OciSpec | None = None
     plain_start: bool = True
+    hub: Hub | None = None
+    attaching: asyncio.Lock = field(default_factory=asyncio.Lock)
     _sizes: tuple[int, int] | None = None
     _resizing: asyncio.TimerHandle | None = None
 

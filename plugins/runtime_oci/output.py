@@ -18,57 +18,49 @@ BURST = 32
 """Receives in one turn of the event loop."""
 
 
-class Output:
-    """A queue that descriptors fill and one client empties.
+class ChunkQueue:
+    """What one client has still to read.
 
     Args:
-        stalled: called when it is full, each time.
+        drained: called when it was full and has room again.
     """
 
-    def __init__(self, stalled: Callable[[], None] | None = None) -> None:
-        self._loop = asyncio.get_running_loop()
+    def __init__(self, drained: Callable[[], None] | None = None) -> None:
         self._chunks: deque[Chunk] = deque()
         self._size = 0
-        self._sources: dict[int, Receive] = {}
-        self._paused = False
-        self._discarding = False
+        self._drained = drained
         self._waiter: asyncio.Future[None] | None = None
-        self._stalled = stalled
+        self._discarding = False
+        self.finished = False
+        self.full = False
         self.taken = 0
 
-    def watch(self, descriptor: int, receive: Receive) -> None:
-        """Read from a descriptor whenever there is something."""
-        self._sources[descriptor] = receive
-        self._loop.add_reader(descriptor, self._readable, descriptor)
-
-    @property
-    def full(self) -> bool:
-        """Nothing more is read until the client reads."""
-        return self._paused
-
-    @property
-    def open(self) -> bool:
-        """More may come."""
-        return bool(self._sources)
+    def put(self, chunk: Chunk) -> None:
+        """Add a piece; dropped once the client has left."""
+        if not self._discarding:
+            self._chunks.append(chunk)
+            self._size += len(chunk[1])
+            self.full = self._size >= LIMIT
+            self._wake()
 
     def finish(self) -> None:
         """Nothing more comes."""
-        for descriptor in list(self._sources):
-            self._end(descriptor)
+        self.finished = True
+        self._wake()
 
     def discard(self) -> None:
-        """The client is gone: go on reading, so that the process is never held up, and keep nothing."""
+        """The client has left: keep nothing."""
         self._discarding = True
         self._chunks.clear()
         self._size = 0
-        self._resume()
+        self._has_room()
 
     async def read(self) -> Chunk | None:
         """The next piece; None at the end."""
         while not self._chunks:
-            if not self._sources:
+            if self.finished:
                 return None
-            self._waiter = self._loop.create_future()
+            self._waiter = asyncio.get_running_loop().create_future()
             try:
                 await self._waiter
             finally:
@@ -79,7 +71,7 @@ class Output:
             data = self._merge(stream, data)
         self.taken += len(data)
         if self._size < LIMIT // 2:
-            self._resume()
+            self._has_room()
         return stream, data
 
     def _merge(self, stream: int, first: bytes) -> bytes:
@@ -91,49 +83,65 @@ class Output:
             parts.append(part)
         return b"".join(parts)
 
+    def _has_room(self) -> None:
+        if self.full:
+            self.full = False
+            if self._drained is not None:
+                self._drained()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+class Output(ChunkQueue):
+    """A queue that descriptors fill; they wait while it is full."""
+
+    def __init__(self) -> None:
+        super().__init__(self._resume)
+        self._loop = asyncio.get_running_loop()
+        self._sources: dict[int, Receive] = {}
+        self.finished = True
+
+    def watch(self, descriptor: int, receive: Receive) -> None:
+        """Read from a descriptor whenever there is something."""
+        self.finished = False
+        self._sources[descriptor] = receive
+        self._loop.add_reader(descriptor, self._readable, descriptor)
+
+    def finish(self) -> None:
+        """Read no more."""
+        for descriptor in list(self._sources):
+            self._end(descriptor)
+
     def _readable(self, descriptor: int) -> None:
         receive = self._sources.get(descriptor)
         for _ in range(BURST):
-            if receive is None or self._paused:
+            if receive is None or self.full:
                 break
             try:
                 chunk = receive()
             except (BlockingIOError, InterruptedError):
-                break
-            except OSError:  # EIO of a terminal that nobody holds any more, ECONNRESET of a monitor that was killed
+                return
+            except OSError:  # EIO of a terminal that nobody holds any more
                 chunk = None
             if chunk is None:
                 self._end(descriptor)
-                break
-            if self._discarding:
-                continue
-            self._chunks.append(chunk)
-            self._size += len(chunk[1])
-            if self._size >= LIMIT:
-                self._pause()
-        self._wake()
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done() and (self._chunks or not self._sources):
-            self._waiter.set_result(None)
+                return
+            self.put(chunk)
+        if self.full:
+            for source in self._sources:
+                self._loop.remove_reader(source)
 
     def _end(self, descriptor: int) -> None:
         if self._sources.pop(descriptor, None) is not None:
             self._loop.remove_reader(descriptor)
-        self._wake()
-
-    def _pause(self) -> None:
-        self._paused = True
-        for descriptor in self._sources:
-            self._loop.remove_reader(descriptor)
-        if self._stalled is not None:
-            self._stalled()
+        if not self._sources:
+            super().finish()
 
     def _resume(self) -> None:
-        if self._paused:
-            self._paused = False
-            for descriptor in self._sources:
-                self._loop.add_reader(descriptor, self._readable, descriptor)
+        for descriptor in self._sources:
+            self._loop.add_reader(descriptor, self._readable, descriptor)
 
 
 class Input:

@@ -104,7 +104,7 @@ def test_a_request_at_the_very_start_waits_for_its_plugin(own_engine: Callable[.
     for _ in range(3):
         engine.stop()
         engine.spawn()
-        eventually(lambda: engine.root.joinpath("s.sock").exists(), timeout=20, interval=0.001)
+        eventually(lambda: engine.root.joinpath("s.sock").exists(), timeout=20)
         answer = None
         for _ in range(100):
             try:

@@ -186,7 +186,7 @@ def test_a_dns_server_of_ones_own(engine: Client, network: Callable[..., str]) -
             400,
             'failed to parse com.docker.network.driver.mtu value: abc (strconv.Atoi: parsing "abc": invalid syntax)',
         ),
-        ("nope/connect", {"Container": "x"}, 404, "network nope not found"),
+        ("nope/connect", {"Container": "no-such"}, 404, "No such container: no-such"),
         ("bridge/connect", {"Container": "no-such"}, 404, "No such container: no-such"),
         ("bridge/disconnect", {"Container": "no-such", "Force": True}, 404, "endpoint no-such not found"),
     ],

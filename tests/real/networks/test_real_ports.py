@@ -109,7 +109,7 @@ def test_ranges(engine: Client, serve: Callable[..., str]) -> None:
     assert {host_port(engine, one), host_port(engine, two)} == {41000, 41001}
     full = engine.docker("run", "--rm", "-p", "41000-41001:80", engine.image, "true", check=False)
     assert full.returncode == 125
-    assert "port is already allocated" in full.stderr
+    assert "all ports are allocated" in full.stderr
 
 
 def test_in_use_by_a_container(engine: Client, serve: Callable[..., str]) -> None:

@@ -7,7 +7,6 @@ import os
 import secrets
 import shutil
 import signal
-import subprocess
 import tarfile
 import tempfile
 import time
@@ -20,7 +19,7 @@ import pytest
 from plugin_sdk import Conflict, EngineError, InvalidParameter, Unavailable
 from plugin_sdk.containers import ContainerConfig, ContainerRecord, ExecSpec, HostConfig, Preparation, Resources
 from plugin_sdk.runtime import STDERR, STDOUT, Exit, Launch, LogTarget, ProcessIO, Running
-from plugins.runtime_oci import attach, cgroups, host, output
+from plugins.runtime_oci import attach, cgroups, host, monitor, output
 from plugins.runtime_oci.binary import Binary
 from plugins.runtime_oci.driver import OciRuntime, Shared
 from plugins.runtime_oci.execs import ExecLauncher
@@ -266,7 +265,9 @@ async def test_a_client_that_reads_nothing_is_cut_off(crun: Bench, monkeypatch: 
 
 
 async def test_a_terminal(bench: Bench) -> None:
-    container_id = await bench.create("sh", "-c", "read x; stty size; read x; stty size; read x; stty size", Tty=True, OpenStdin=True)
+    container_id = await bench.create(
+        "sh", "-c", "read x; stty size; read x; stty size; read x; stty size", Tty=True, OpenStdin=True
+    )
     streams = await bench.driver.attach(container_id)
     await bench.driver.start(container_id)
     text = b""
@@ -333,7 +334,9 @@ async def test_exec(bench: Bench) -> None:
 
 async def test_exec_on_a_terminal(bench: Bench) -> None:
     container_id = await bench.running("sleep", "1000")
-    process = await bench.exec(container_id, "sh", "-c", "tty; stty size; read x; stty size", tty=True, console=(12, 34))
+    process = await bench.exec(
+        container_id, "sh", "-c", "tty; stty size; read x; stty size", tty=True, console=(12, 34)
+    )
     text = b""
     async with asyncio.timeout(WAIT):
         while b"12 34" not in text:
@@ -355,14 +358,19 @@ async def test_exec_on_a_terminal(bench: Bench) -> None:
         ({"argv": ["nosuch"]}, 'exec: "nosuch": executable file not found in $PATH: unknown'),
         ({"argv": ["/etc/passwd"]}, 'exec: "/etc/passwd": permission denied: unknown'),
         ({"argv": ["true"], "cwd": "/nosuch"}, 'chdir to cwd ("/nosuch")'),
-        ({"argv": ["true"], "user": "nobody-here"}, "unable to find user nobody-here: no matching entries in passwd file"),
+        (
+            {"argv": ["true"], "user": "nobody-here"},
+            "unable to find user nobody-here: no matching entries in passwd file",
+        ),
         ({"argv": ["nosuch"], "tty": True}, 'exec: "nosuch": executable file not found in $PATH: unknown'),
     ],
 )
 async def test_exec_of_what_cannot_run(bench: Bench, options: dict[str, Any], message: str) -> None:
     container_id = await bench.running("sleep", "1000")
     with pytest.raises(InvalidParameter) as caught:
-        await bench.exec(container_id, *options["argv"], **{key: value for key, value in options.items() if key != "argv"})
+        await bench.exec(
+            container_id, *options["argv"], **{key: value for key, value in options.items() if key != "argv"}
+        )
     assert message in str(caught.value)
     assert os.listdir(bench.folder / "execs") == []
 
@@ -429,16 +437,19 @@ async def test_deleting_what_runs_kills_it_and_tells_nobody(bench: Bench) -> Non
 
 
 async def test_a_creation_that_is_given_up_leaves_nothing(crun: Bench) -> None:
-    creating = asyncio.create_task(crun.create("sleep", "1000"))
-    await asyncio.sleep(0.004)
-    creating.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await creating
-    await asyncio.sleep(0.3)
-    state = crun.folder / "state"
-    assert [name for name in os.listdir(state) if not name.startswith(".")] == []
-    running = subprocess.run(["pgrep", "-f", str(crun.folder)], capture_output=True, text=True, check=False).stdout
-    assert running == ""
+    for step in range(12):
+        creating = asyncio.create_task(crun.create("sleep", "1000"))
+        await asyncio.sleep(0.001 * step)
+        if creating.cancel():
+            with pytest.raises(asyncio.CancelledError):
+                await creating
+        else:
+            await crun.driver.delete(creating.result())
+    for folder in ("state", "exits"):
+        assert [name for name in os.listdir(crun.folder / folder) if not name.startswith(".")] == []
+    for container_id in crun.records:
+        pid = monitor.read_pid(crun.bundle(container_id) / monitor.MONITOR_PID_FILE)
+        assert not monitor.is_monitor(pid, container_id)
 
 
 async def test_the_log_of_the_monitor(crun: Bench, tmp_path: Path) -> None:

@@ -182,3 +182,14 @@ def test_last_piece_counts_as_a_line(spool: Spool, monitor: Monitor) -> None:
     pieces = history.spool_pieces(spool, spool.start(), spool.end())
     history.cut(pieces, tail=2, since=b"")
     assert read(pieces) == ["two\n", "prompt"]
+
+
+def test_the_end_is_never_in_the_middle_of_a_line(spool: Spool, monitor: Monitor) -> None:
+    monitor.write("one")
+    end = spool.end()
+    monitor.file.write(b"2026-01-02T03:04:00.000000000+00:00 stdout F tw")
+    assert spool.end() == end
+    assert rest(Cursor(spool, Position())) == ["one\n"]
+    cursor = Cursor(spool, end)
+    monitor.file.write(b"o\n")
+    assert rest(cursor) == ["two\n"]

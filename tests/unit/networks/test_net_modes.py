@@ -11,7 +11,7 @@ from plugins.networks import modes
 from plugins.networks.links import Link as ResolvedLink
 from plugins.networks.links import link_environment, split_link
 from plugins.networks.modes import parse_mode
-from plugins.networks.objects import pool_faults
+from plugins.networks.pools import pool_faults
 
 
 def network(name: str = "mine", subnet: str = "10.1.0.0/24") -> NetworkRecord:
