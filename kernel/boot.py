@@ -214,12 +214,13 @@ def alone(data_root: Path, pidfile: Path) -> Iterator[None]:
 
 
 def _pid_in(pidfile: Path) -> int | None:
-    """The process of a PID file if it lives and is not this one."""
+    """The process of a PID file if it lives and is not this one; a zombie does not live."""
     try:
         pid = int(pidfile.read_text())
-    except (FileNotFoundError, ValueError):
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError, ValueError):
         return None
-    return pid if pid != os.getpid() and Path(f"/proc/{pid}").exists() else None
+    return pid if pid != os.getpid() and state != "Z" else None
 
 
 def _identity(data_root: Path) -> str:

@@ -51,7 +51,6 @@ class Launch:
         bundle: its folder under the exec root; the runtime keeps its own files there too.
         stdin: keep a standard input open that attach can write to.
         stdin_once: close it when the first attached client has closed its own.
-        systemd_cgroup: the cgroup path is systemd's slice:prefix:name.
     """
 
     id: str
@@ -120,7 +119,7 @@ class ExecProcess(ProcessIO, Protocol):
 
 
 OnExit = Callable[[str, Exit], Awaitable[None]]
-"""Called once per container with its ID, also for one that ended while the daemon was away."""
+"""Called once per container with its ID; not for an end that `adopt` has already given back."""
 
 
 class Runtime(Protocol):

@@ -23,6 +23,11 @@ from plugin_sdk import (
 from plugin_sdk.api import API_VERSION, ApiServer, Denial, RequestView, RouterSpec
 from plugins.api_server.watchdog import Watchdog
 
+_UNPROTECTED = (
+    "API is accessible on {address} without encryption. "
+    "Access to the remote API is equivalent to root access on the host."
+)
+
 SLOW_START = 1.0
 """Seconds after which requests no longer wait for the slowest plugin's start."""
 
@@ -113,7 +118,9 @@ class ApiServerPlugin(Plugin):
     def engine_info(self) -> dict[str, Any]:
         """The event loop's health, and `ExperimentalBuild`."""
         stalls = self._watchdog.stalls
+        bare = self._server.unprotected() if self._server is not None else []
         return {
+            "Warnings": [_UNPROTECTED.format(address=address.replace("tcp", "http", 1)) for address in bare],
             "ExperimentalBuild": self._ctx.settings.experimental if self._ctx else False,
             "EventLoop": {
                 "LongestStallMilliseconds": round(stalls.longest * 1000, 1),

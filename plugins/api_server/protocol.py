@@ -9,19 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import time
 from collections.abc import Callable
-from email.utils import formatdate
 from enum import Enum
 from typing import Any
-from urllib.parse import unquote
-
-import httptools
 
 from plugins.api_server import errors
 from plugins.api_server.chunked import ChunkedDecoder, ChunkedError
 from plugins.api_server.exchange import STATUS_LINES, Exchange
 from plugins.api_server.hangup import HangupWatch
+from plugins.api_server.head import BadHead, Head, date_line, parse
 from plugins.api_server.stream import ConnectionStream
 
 HEAD_LIMIT = 64 * 1024
@@ -206,45 +202,34 @@ class HttpProtocol(asyncio.Protocol):
         self._disarm()
         raw = bytes(self._buffer[: end + 4])
         del self._buffer[: end + 4]
-        head = _Head()
-        parser = httptools.HttpRequestParser(head)
         try:
-            parser.feed_data(raw)
-            target = httptools.parse_url(head.url)
-        except httptools.HttpParserUpgrade:
-            target = httptools.parse_url(head.url)
-        except (httptools.HttpParserError, httptools.HttpParserInvalidURLError) as error:
+            head = parse(raw)
+        except BadHead as error:
             self._refuse(400, f"bad request: {error}")
-            return False
-        if parser.get_http_version() not in ("1.0", "1.1"):
-            self._refuse(400, "bad request: want HTTP/1.1")
             return False
         if head.upgrade == b"websocket":
             self._websocket(raw)
             return False
-        self._begin(head, target, parser)
+        self._begin(head)
         return True
 
-    def _begin(self, head: _Head, target: Any, parser: Any) -> None:
-        raw_path = target.path or b"/"
-        path = raw_path.decode("latin-1")
-        version = parser.get_http_version()
+    def _begin(self, head: Head) -> None:
         scope: dict[str, Any] = {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.4"},
-            "http_version": version,
+            "http_version": head.version,
             "server": None,
             "client": None,
             "scheme": "http",
-            "method": parser.get_method().decode("latin-1"),
+            "method": head.method,
             "root_path": "",
-            "path": unquote(path) if "%" in path else path,
-            "raw_path": raw_path,
-            "query_string": target.query or b"",
+            "path": head.path,
+            "raw_path": head.raw_path,
+            "query_string": head.query,
             "headers": head.headers,
             "engine.peer": self._peer,
         }
-        exchange = Exchange(self, scope, keep_alive=version != "1.0" and not head.close, expects=head.expects)
+        exchange = Exchange(self, scope, keep_alive=not head.close, expects=head.expects)
         self._exchange = exchange
         if head.chunked:
             self._phase, self._chunked = Phase.CHUNKED, ChunkedDecoder()
@@ -290,7 +275,7 @@ class HttpProtocol(asyncio.Protocol):
     def common_headers(self) -> bytes:
         """Header lines that every answer carries, with their line ends."""
         headers: bytes = self._app_state["headers"]
-        return headers + _date()
+        return headers + date_line()
 
     def write(self, data: bytes) -> None:
         """Send, or queue for sending."""
@@ -392,45 +377,3 @@ class HttpProtocol(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-
-class _Head:
-    """Receives a request's head from the parser."""
-
-    def __init__(self) -> None:
-        self.url = b""
-        self.headers: list[tuple[bytes, bytes]] = []
-        self.length = 0
-        self.chunked = False
-        self.expects = False
-        self.close = False
-        self.upgrade: bytes | None = None
-
-    def on_url(self, url: bytes) -> None:
-        self.url += url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        name = name.lower()
-        self.headers.append((name, value))
-        if name == b"content-length":
-            self.length = int(value)
-        elif name == b"transfer-encoding":
-            self.chunked = value.lower().endswith(b"chunked")
-        elif name == b"upgrade":
-            self.upgrade = value.lower()
-        elif name == b"connection":
-            self.close = self.close or b"close" in value.lower()
-        elif name == b"expect":
-            self.expects = value.lower() == b"100-continue"
-
-
-_date_second = 0
-_date_line = b""
-
-
-def _date() -> bytes:
-    global _date_second, _date_line
-    now = int(time.time())
-    if now != _date_second:
-        _date_second, _date_line = now, b"Date: " + formatdate(now, usegmt=True).encode() + b"\r\n"
-    return _date_line

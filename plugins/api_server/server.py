@@ -70,6 +70,10 @@ class Server:
         """Where it listens."""
         return [listener.address for listener in self._listeners]
 
+    def unprotected(self) -> list[str]:
+        """Addresses that the network can reach without TLS."""
+        return [item.address for item in self._listeners if item.address.startswith("tcp") and not item.tls]
+
     async def stop(self) -> None:
         """Stop listening, give running answers GRACE seconds, then cut them off."""
         for server in self._servers:

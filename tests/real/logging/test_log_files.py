@@ -127,7 +127,8 @@ def test_a_client_that_leaves_ends_its_stream(engine: Client, container: Callabl
 def test_killed_daemon_loses_and_doubles_nothing(own_engine: Callable[..., Engine]) -> None:
     engine = own_engine()
     script = "for k in $(seq 0 29); do seq $((k*20000+1)) $((k*20000+20000)); sleep 0.1; done"
-    engine.docker("run", "-d", "--network", "none", "--name", "busy", engine.image, "sh", "-c", script)
+    options = ["--network", "none", "--name", "busy", "--log-opt", "max-size=100m"]
+    engine.docker("run", "-d", *options, engine.image, "sh", "-c", script)
     for _ in range(2):
         time.sleep(0.7)
         engine.kill9()

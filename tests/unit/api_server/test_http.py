@@ -180,6 +180,10 @@ def test_chunked_upload_in_small_pieces(running: Any, read: Any) -> None:
         b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"GET /named/a%00b/json HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"CONNECT :x HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999999999999999\r\n\r\n",
     ],
 )
 def test_rubbish_is_refused(running: Any, request_: bytes) -> None:
