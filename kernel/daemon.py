@@ -88,6 +88,7 @@ def _said(known: Sequence[Option], given: Mapping[str, Any]) -> dict[Option, Any
 @click.command(cls=DaemonCommand, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.option("--config-file", type=click.Path(path_type=Path), help=f"Configuration file (default {DEFAULT_CONFIG})")
 @click.option("--validate", is_flag=True, help="Check the configuration and exit")
+@click.version_option(package_name="engine", message="Docker version %(version)s, build engine")
 @click.pass_context
 def daemon(ctx: click.Context, /, config_file: Path | None, validate: bool, **given: Any) -> None:
     """Run the engine in the foreground. Options and the keys of the configuration file are dockerd's."""

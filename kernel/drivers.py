@@ -19,6 +19,9 @@ from kernel.returns import checker
 
 T = TypeVar("T")
 
+DEADLINE = 60.0
+"""Seconds for a call where neither contract nor driver says otherwise."""
+
 Key = tuple[type[Any], str]
 
 
@@ -137,7 +140,8 @@ class Guarded:
                 return guard.call_sync(plugin, title, lambda: method(*args, **kwargs), stats, on_failure)
 
             return plain
-        limit: float = getattr(declared, "engine_deadline", self._spec.deadline)
+        own, given = getattr(declared, "engine_deadline", None), self._spec.deadline
+        limit = min(own or given or DEADLINE, given or own or DEADLINE)
         check = checker(declared)
         threaded = not inspect.iscoroutinefunction(method)
 

@@ -34,7 +34,7 @@ class Entry:
     """One plugin that was found, whatever became of it."""
 
     found: Found
-    state: PluginState = PluginState.DISABLED
+    state: PluginState = PluginState.PENDING
     reason: str = ""
     instance: Plugin | None = None
     context: Context | None = None

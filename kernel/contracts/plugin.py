@@ -88,13 +88,14 @@ class DriverSpec:
         contract: the contract it fulfils, for example `LogDriver`.
         name: the name by which people choose it, unique within the contract.
         driver: the object.
-        deadline: seconds that one call of a coroutine method may take, unless the contract's method says otherwise.
+        deadline: seconds that one call of a coroutine method may take; where the contract's method has a deadline of its
+            own (others take 60 s), the shorter of the two. None: the contract's.
     """
 
     contract: type[Any]
     name: str
     driver: Any
-    deadline: float = 60.0
+    deadline: float | None = None
 
 
 class Drivers(Protocol):
@@ -207,6 +208,7 @@ class SkipPlugin(Exception):
 class PluginState(StrEnum):
     """Where a plugin stands."""
 
+    PENDING = "pending"
     DISABLED = "disabled"
     STARTING = "starting"
     ENABLED = "enabled"

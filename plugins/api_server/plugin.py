@@ -186,7 +186,7 @@ def enabled(statuses: Iterable[PluginStatus]) -> frozenset[str]:
 
 def pending(status: PluginStatus) -> bool:
     """Not started yet, but to come: a plugin that shall not run has a reason."""
-    return status.state is PluginState.STARTING or (status.state is PluginState.DISABLED and not status.reason)
+    return status.state in (PluginState.PENDING, PluginState.STARTING)
 
 
 def common_headers(version: str, *, experimental: bool) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cached_property
 from typing import Any
 
 from plugin_sdk import Holder, Plugin, PluginContext, PluginMeta, hookimpl
@@ -49,12 +50,17 @@ class ContainersPlugin(Plugin):
             await self._service.close()
             self._service = None
 
-    @hookimpl
-    def engine_api_routers(self) -> Iterable[RouterSpec]:
+    @cached_property
+    def _routers(self) -> list[RouterSpec]:
         from .api import routes
 
         assert self._service is not None
         return [RouterSpec(routes(self._service))]
+
+    @hookimpl
+    def engine_api_routers(self) -> Iterable[RouterSpec]:
+        """`/containers`, `/exec` and `/commit`."""
+        return self._routers
 
     @hookimpl
     def engine_holders(self, kind: str, key: str) -> Iterable[Holder]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from functools import cached_property
 from typing import Any
 
 from pydantic import BaseModel
@@ -82,12 +83,16 @@ class ImagesPlugin(Plugin):
         for _, found in self._ctx.hooks.sync("engine_holders", kind="image", key=image_id):
             yield from found
 
-    @hookimpl
-    def engine_api_routers(self) -> Iterable[RouterSpec]:
-        """The routes."""
+    @cached_property
+    def _routers(self) -> list[RouterSpec]:
         from . import api
 
         return [RouterSpec(api.router(self._store, self._storage, self._ctx.root, self._ctx.events))]
+
+    @hookimpl
+    def engine_api_routers(self) -> Iterable[RouterSpec]:
+        """`/images`."""
+        return self._routers
 
     @hookimpl
     async def engine_event(self, event: Event) -> None:

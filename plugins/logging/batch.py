@@ -10,8 +10,8 @@ F for a whole line or P for a piece that the next line of the stream goes on wit
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
 import orjson
 
@@ -30,21 +30,35 @@ _ERR_PART = b" stderr P "
 _HEADS = {_OUT_FULL, _OUT_PART, _ERR_FULL, _ERR_PART}
 
 
-@dataclass(slots=True)
 class Batch:
     """Lines in order; the columns have the same length.
 
     Attributes:
-        stamps: 29 bytes each, UTC: `2026-01-02T03:04:05.123456789`.
         streams: 1 or 2.
         lines: with their line end, except pieces that the stream's next line goes on with.
-        attributes: rendered for `--details`, one for all lines or one each; empty means none.
+        attributes: rendered for `--details`, one each; empty means none.
     """
 
-    stamps: Sequence[bytes] = ()
-    streams: Sequence[int] = ()
-    lines: Sequence[bytes] = ()
-    attributes: Sequence[Mapping[str, str]] = field(default=())
+    __slots__ = ("_stamps", "attributes", "lines", "streams")
+
+    def __init__(
+        self,
+        stamps: Sequence[bytes] | Callable[[], Sequence[bytes]] = (),
+        streams: Sequence[int] = (),
+        lines: Sequence[bytes] = (),
+        attributes: Sequence[Mapping[str, str]] = (),
+    ) -> None:
+        self._stamps = stamps
+        self.streams = streams
+        self.lines = lines
+        self.attributes = attributes
+
+    @property
+    def stamps(self) -> Sequence[bytes]:
+        """29 bytes each, UTC: `2026-01-02T03:04:05.123456789`. Made when first asked for: mostly nobody does."""
+        if callable(self._stamps):
+            self._stamps = self._stamps()
+        return self._stamps
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -88,16 +102,23 @@ def split_lines(chunk: bytes) -> list[bytes]:
     """Lines of a chunk in the monitor's format that ends with a line end; what is no such line is dropped."""
     lines = chunk.split(b"\n")
     lines.pop()
-    if not {line[35:PREFIX] for line in lines} <= _HEADS:
+    if not _heads(lines) <= _HEADS:
         # A power cut can leave zeros, and a punched file begins in the middle of a line.
         lines = [line for line in lines if line[35:PREFIX] in _HEADS]
     return lines
 
 
+def _heads(lines: list[bytes]) -> set[bytes]:
+    return {line[35:PREFIX] for line in lines}
+
+
 def join_pieces(lines: list[bytes]) -> list[bytes]:
     """Put the pieces of a line together, up to LINE_LIMIT; a joined line has the first piece's time."""
-    if not any(line[43:44] == b"P" for line in lines):
+    if not _heads(lines) & {_OUT_PART, _ERR_PART}:
         return lines
+    pieces = [index for index, line in enumerate(lines) if line[43:44] == b"P"]
+    if len({line[36:42] for line in lines}) == 1:
+        return _join_following(lines, pieces)
     joined: list[bytes] = []
     open_at: dict[bytes, int] = {}
     for line in lines:
@@ -107,9 +128,7 @@ def join_pieces(lines: list[bytes]) -> list[bytes]:
             at = len(joined)
             joined.append(line)
         else:
-            # The head of the last piece says whether the line is complete.
-            before = joined[at]
-            joined[at] = before[:35] + line[35:PREFIX] + before[PREFIX:] + line[PREFIX:]
+            joined[at] = _joined(joined[at], line)
         if line[43:44] == b"P":
             open_at[stream] = at
         else:
@@ -117,12 +136,36 @@ def join_pieces(lines: list[bytes]) -> list[bytes]:
     return joined
 
 
+def _join_following(lines: list[bytes], pieces: list[int]) -> list[bytes]:
+    """`join_pieces` where each piece goes on in the very next line: only pieces are looked at."""
+    joined: list[bytes] = []
+    done = 0
+    for index in pieces:
+        if index < done:
+            continue
+        joined += lines[done:index]
+        line, done = lines[index], index + 1
+        while done < len(lines) and line[43:44] == b"P" and len(line) + len(lines[done]) - 2 * PREFIX <= LINE_LIMIT:
+            line = _joined(line, lines[done])
+            done += 1
+        joined.append(line)
+    joined += lines[done:]
+    return joined
+
+
+def _joined(before: bytes, line: bytes) -> bytes:
+    # The head of the last piece says whether the line is complete.
+    return before[:35] + line[35:PREFIX] + before[PREFIX:] + line[PREFIX:]
+
+
 def parse_monitor(lines: list[bytes]) -> Batch:
     """Lines in the monitor's format (without line ends) as a batch."""
-    heads = {line[35:PREFIX] for line in lines}
-    known = {stamp: _safe_utc(stamp) for stamp in {line[:35] for line in lines}}
-    stamps = [known[line[:35]] for line in lines]
-    if heads == {_OUT_FULL}:
+
+    def stamps() -> list[bytes]:
+        known = {stamp: _safe_utc(stamp) for stamp in {line[:35] for line in lines}}
+        return [known[line[:35]] for line in lines]
+
+    if _heads(lines) == {_OUT_FULL}:
         return Batch(stamps, [1] * len(lines), [line[PREFIX:] + b"\n" for line in lines])
     streams = [1 if line[41:42] == b"t" else 2 for line in lines]
     return Batch(stamps, streams, [line[PREFIX:] + (b"\n" if line[43:44] == b"F" else b"") for line in lines])
@@ -137,24 +180,26 @@ def parse_json(chunk: bytes) -> Batch:
         return _from_rows([row for row in map(_row, chunk.split(b"\n")) if row is not None])
 
 
-def _row(line: bytes) -> dict[str, object] | None:
+def _row(line: bytes) -> dict[str, Any] | None:
     try:
-        row = orjson.loads(line)
+        row: dict[str, Any] = orjson.loads(line)
         _from_rows([row])
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
-    found: dict[str, object] = row
-    return found
+    return row
 
 
-def _from_rows(rows: list[dict[str, object]]) -> Batch:
-    times = [row["time"] for row in rows]
-    known = {time: utc(str(time).encode()) for time in set(times)}
+def _from_rows(rows: list[dict[str, Any]]) -> Batch:
+    def stamps() -> list[bytes]:
+        times = [str(row.get("time")) for row in rows]
+        known = {time: _safe_utc(time.encode()) for time in set(times)}
+        return [known[time] for time in times]
+
     return Batch(
-        [known[time] for time in times],
+        stamps,
         [2 if row["stream"] == "stderr" else 1 for row in rows],
-        [row["log"].encode() for row in rows],  # type: ignore[attr-defined]
-        [row.get("attrs") or {} for row in rows] if rows and "attrs" in rows[0] else (),  # type: ignore[misc]
+        [row["log"].encode() for row in rows],
+        [row.get("attrs") or {} for row in rows] if rows and "attrs" in rows[0] else (),
     )
 
 

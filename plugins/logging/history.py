@@ -233,7 +233,7 @@ def read(pieces: Sequence[Piece], *, since: bytes = b"", until: bytes = b"") -> 
 
 def within(batch: Batch, since: bytes, until: bytes) -> Batch:
     """Only the lines within the times; an empty one is no bound."""
-    if not len(batch):
+    if not len(batch) or not (since or until):
         return batch
     stamps = batch.stamps
     early = since and min(stamps) < since

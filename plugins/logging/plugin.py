@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cached_property
 from typing import Any
 
 from pydantic import BaseModel
@@ -62,12 +63,16 @@ class LoggingPlugin(Plugin):
         """The built-in log drivers."""
         return [DriverSpec(LogDriver, name, driver) for name, driver in self._drivers.items()]
 
-    @hookimpl
-    def engine_api_routers(self) -> Iterable[RouterSpec]:
-        """`/containers/{id}/logs`."""
+    @cached_property
+    def _routers(self) -> list[RouterSpec]:
         from .api import make_router
 
         return [RouterSpec(make_router(self._ctx, self._logs))]
+
+    @hookimpl
+    def engine_api_routers(self) -> Iterable[RouterSpec]:
+        """`/containers/{id}/logs`."""
+        return self._routers
 
     @hookimpl
     def engine_info(self) -> dict[str, Any]:

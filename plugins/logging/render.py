@@ -89,8 +89,12 @@ class Renderer:
 def _merged(streams: Sequence[int], lines: Sequence[bytes]) -> bytes:
     out: list[bytes] = []
     begin = 0
-    for stream, run in groupby(streams):
-        end = begin + sum(1 for _ in run)
+    alike = streams.count(streams[0]) == len(streams)
+    runs = (
+        [(streams[0], len(streams))] if alike else [(stream, sum(1 for _ in run)) for stream, run in groupby(streams)]
+    )
+    for stream, count in runs:
+        end = begin + count
         text = b"".join(lines[begin:end])
         begin = end
         headers, position = _HEADERS[stream], 0

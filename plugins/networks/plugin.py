@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 from collections.abc import Iterable
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
@@ -113,12 +114,16 @@ class NetworksPlugin(Plugin):
         """The IPAM drivers."""
         return [DriverSpec(IpamDriver, "default", self._ipam), DriverSpec(IpamDriver, "null", NullIpam())]
 
-    @hookimpl
-    def engine_api_routers(self) -> Iterable[RouterSpec]:
-        """The routes under /networks."""
+    @cached_property
+    def _routers(self) -> list[RouterSpec]:
         from plugins.networks.api import router
 
         return [RouterSpec(router(self._ctx, self._service))]
+
+    @hookimpl
+    def engine_api_routers(self) -> Iterable[RouterSpec]:
+        """`/networks`."""
+        return self._routers
 
     @hookimpl
     def engine_holders(self, kind: str, key: str) -> Iterable[Holder]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cached_property
 from typing import Any
 
 from plugin_sdk import DriverSpec, Plugin, PluginContext, PluginMeta, hookimpl
@@ -52,12 +53,16 @@ class VolumesPlugin(Plugin):
         """The driver "local"."""
         return [DriverSpec(VolumeDriver, "local", self._local, deadline=60.0)]
 
-    @hookimpl
-    def engine_api_routers(self) -> Iterable[RouterSpec]:
-        """`/volumes`."""
+    @cached_property
+    def _routers(self) -> list[RouterSpec]:
         from .api import make_router
 
         return [RouterSpec(make_router(self._ctx, self._volumes))]
+
+    @hookimpl
+    def engine_api_routers(self) -> Iterable[RouterSpec]:
+        """`/volumes`."""
+        return self._routers
 
     @hookimpl
     def engine_info(self) -> dict[str, Any]:

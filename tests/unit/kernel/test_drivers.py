@@ -96,6 +96,17 @@ async def test_a_call_that_hangs_ends_at_the_deadline(registry: DriverRegistry) 
         await registry.get(VolumeDriver, "memory").path("a")
 
 
+async def test_the_shorter_deadline_of_contract_and_driver_holds(registry: DriverRegistry) -> None:
+    class Slow(Memory):
+        async def mount(self, name: str, request: str) -> str:
+            await asyncio.sleep(60)
+            return ""
+
+    registry.add("p", [DriverSpec(VolumeDriver, "slow", Slow(), deadline=0.05)])
+    with pytest.raises(PluginError, match=r"VolumeDriver.mount: no answer within 0.05 s"):
+        await registry.get(VolumeDriver, "slow").mount("a", "r")
+
+
 def test_two_drivers_of_one_name_are_refused_with_both_plugins(registry: DriverRegistry) -> None:
     registry.add("one", [DriverSpec(VolumeDriver, "memory", Memory())])
     with pytest.raises(Conflict, match=r"'two'.*'memory' is already provided by plugin 'one'"):
