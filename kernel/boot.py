@@ -83,6 +83,7 @@ class Kernel:
                 services=self.services,
                 threads=self.threads,
                 settings=self._settings,
+                configured=lambda name: bool(self.config.values.get(name)),
             ),
             found,
         )

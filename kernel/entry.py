@@ -38,6 +38,7 @@ class Entry:
     reason: str = ""
     instance: Plugin | None = None
     context: Context | None = None
+    misconfigured: bool = False
     restored: bool = False
     failures: int = 0
     last_error: str = ""

@@ -25,7 +25,7 @@ from kernel.discovery import Found, discover
 from kernel.dispatch import Dispatcher
 from kernel.drivers import DriverRegistry
 from kernel.entry import TRIP_FAILURES, TRIP_SECONDS, Entry, PluginSwitch
-from kernel.errors import Conflict, DeadlineExceeded, EngineError, NotFound
+from kernel.errors import Conflict, DeadlineExceeded, EngineError, InvalidParameter, NotFound
 from kernel.events import Bus
 from kernel.manager import HookManager
 
@@ -52,6 +52,7 @@ class Parts:
     services: Services
     threads: guard.Threads
     settings: Callable[[PluginMeta], Any]
+    configured: Callable[[str], bool]
 
 
 class Lifecycle:
@@ -79,7 +80,8 @@ class Lifecycle:
     # Start of the daemon -------------------------------------------------------------------------
 
     async def start_all(self) -> None:
-        """Start every plugin that is wanted and can run. Raises EngineError when an essential one does not."""
+        """Start every plugin that is wanted and can run. Raises EngineError when an essential one does not,
+        or when one cannot live with the settings that the operator gave it."""
         candidates = self._choose(self._entries.values())
         self._refuse_if_essential()
         await self._in_order(candidates, self._start_after)
@@ -152,6 +154,8 @@ class Lifecycle:
 
     def _refuse_if_essential(self) -> None:
         for entry in self._entries.values():
+            if entry.misconfigured:
+                raise InvalidParameter(f"the settings of plugin {entry.name!r} cannot be: {entry.reason}")
             if entry.dependable and entry.state in (PluginState.FAILED, PluginState.SKIPPED):
                 raise EngineError(f"the essential plugin {entry.name!r} does not run: {entry.reason}")
 
@@ -193,6 +197,7 @@ class Lifecycle:
             await self._stop(entry, PluginState.SKIPPED)
             raise
         except Exception as error:
+            entry.misconfigured = isinstance(error, InvalidParameter) and parts.configured(entry.name)
             entry.fail(str(error) if isinstance(error, EngineError) else repr(error))
             if not isinstance(error, EngineError):
                 log.exception("plugin %r raised at its start", entry.name)

@@ -189,7 +189,11 @@ class Plugin:
     meta: ClassVar[PluginMeta]
 
     async def start(self, ctx: PluginContext) -> None:
-        """Get ready. Raise SkipPlugin("reason") when this machine cannot use the plugin."""
+        """Get ready.
+
+        Raise SkipPlugin("reason") when this machine cannot use the plugin, and InvalidParameter when its settings cannot
+        be: if the operator has set any, the daemon then refuses to start with that message.
+        """
 
     async def restore(self) -> None:
         """After all plugins have started: make stored state and reality agree again."""

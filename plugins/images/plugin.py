@@ -9,7 +9,18 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from plugin_sdk import Drivers, EngineError, Event, Holder, Plugin, PluginContext, PluginMeta, hookimpl, setting
+from plugin_sdk import (
+    Drivers,
+    EngineError,
+    Event,
+    Holder,
+    InvalidParameter,
+    Plugin,
+    PluginContext,
+    PluginMeta,
+    hookimpl,
+    setting,
+)
 from plugin_sdk.api import RouterSpec
 from plugin_sdk.images import ImageStore
 from plugin_sdk.storage import Storage, StorageDriver
@@ -62,6 +73,11 @@ class ImagesPlugin(Plugin):
         self._sweeping: asyncio.Task[None] | None = None
         self._storage = ChosenStorage(ctx.settings.storage_driver or "overlay2", ctx.drivers)
         self._store = Images(ctx.state, self._storage, ctx.events, self._holders, ctx.log)
+        if not self._storage.present():
+            known = ", ".join(ctx.drivers.all(StorageDriver))
+            raise InvalidParameter(
+                f"--storage-driver: no driver is named {self._storage.default!r} (there are: {known})"
+            )
         # Only what an earlier daemon left may go at the restore: what is made from now on may still get its image.
         self._found = [layer.chain_id for driver in self._storage.present() for layer in driver.layers()]
         ctx.provide(Storage, self._storage)

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from plugin_sdk import DriverSpec, Plugin, PluginContext, PluginMeta, hookimpl, setting
+from plugin_sdk import DriverSpec, InvalidParameter, NotFound, Plugin, PluginContext, PluginMeta, hookimpl, setting
 from plugin_sdk.api import RouterSpec
 from plugin_sdk.containers import ContainerDraft, ContainerRecord, LogChoice, Preparation
 from plugin_sdk.logs import LogDriver, Logs
@@ -36,6 +36,7 @@ class LoggingPlugin(Plugin):
         description="container logs: json-file, local, none, and the pumps of any other log driver",
         provides=(Logs,),
         drivers=(LogDriver,),
+        wants=(LogDriver,),
         settings=LoggingSettings,
     )
 
@@ -46,8 +47,17 @@ class LoggingPlugin(Plugin):
         self._drivers: dict[str, Any] = {"json-file": JsonFileDriver(), "local": LocalDriver(), "none": NoneDriver()}
         if default.Type in self._drivers:
             self._drivers[default.Type].validate(default.Config)
+        else:
+            await self._check_stranger(default)
         self._logs = LogService(ctx, default)
         ctx.provide(Logs, self._logs)
+
+    async def _check_stranger(self, default: LogChoice) -> None:
+        try:
+            driver = await self._ctx.drivers.find(LogDriver, default.Type)
+        except NotFound as error:
+            raise InvalidParameter(f"--log-driver: {error}") from None
+        driver.validate(default.Config)
 
     async def restore(self) -> None:
         """See `Plugin.restore`."""

@@ -16,6 +16,7 @@ from plugin_sdk import (
     EngineError,
     Event,
     Holder,
+    InvalidParameter,
     NotFound,
     Plugin,
     PluginAdmin,
@@ -185,6 +186,25 @@ async def test_an_essential_plugin_that_fails_stops_the_engine(tmp_path: Path) -
     kernel = make(tmp_path, Vital)
     with pytest.raises(EngineError, match="essential plugin 'vital' does not run: port in use"):
         await kernel.start()
+    await kernel.stop()
+
+
+async def test_settings_that_cannot_be_stop_the_engine_if_somebody_said_them(tmp_path: Path) -> None:
+    class Picky(Plugin):
+        meta = PluginMeta("picky")
+
+        async def start(self, ctx: Any) -> None:
+            raise InvalidParameter("--level: want a number")
+
+        async def stop(self) -> None: ...
+
+    kernel = make(tmp_path / "said", Picky, values={"picky": {"level": "high"}})
+    with pytest.raises(InvalidParameter, match="settings of plugin 'picky' cannot be: --level: want a number"):
+        await kernel.start()
+    await kernel.stop()
+    kernel = make(tmp_path / "not", Picky)
+    await kernel.start()
+    assert state(kernel, "picky") is PluginState.FAILED
     await kernel.stop()
 
 
