@@ -1,18 +1,18 @@
 """Notices that others have changed our tables: the kernel's own notifications of nftables, no polling.
 
-Each transaction ends with a generation message that carries the thread which made it; ours are passed over.
+Each transaction ends with a generation message that carries the name of the thread which made it; ours are passed over.
 Source: linux/netfilter/nfnetlink.h, linux/netfilter/nf_tables.h.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 import struct
 from collections.abc import Callable
 
 from plugin_sdk.netlink import attributes
+from plugin_sdk.nft import AUTHOR
 
 _NETLINK_NETFILTER = 12
 _GROUP_NFTABLES = 7
@@ -80,8 +80,7 @@ class Watch:
     def _message(self, kind: int, body: bytes) -> None:
         parts = attributes(body)
         if kind == _NEWGEN:
-            maker = int.from_bytes(parts.get(2, b""), "big")
-            if self._touched and not os.path.exists(f"/proc/self/task/{maker}"):
+            if self._touched and parts.get(3, b"").rstrip(b"\0") != AUTHOR.encode():
                 self._schedule()
             self._touched = False
         elif kind in _DELETIONS and parts.get(1) == self._table:

@@ -14,7 +14,7 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def changes(upper: str, below: Stack) -> list[Change]:
-    """Changed paths, sorted. A folder counts as changed when its own attributes or its set of names did."""
+    """Changed paths, sorted. A folder counts as changed when anything below it did, as with dockerd."""
     found: dict[str, ChangeKind] = {}
     root = os.open(upper, _FOLDER)
     try:
@@ -28,7 +28,7 @@ def _folder(folder: int, path: str, below: Stack, found: dict[str, ChangeKind]) 
     names = os.listdir(folder)
     if path and attributes.is_opaque(folder):
         for name in below.names(path) - set(names):
-            _note(found, f"{path}/{name}", ChangeKind.DELETED)
+            found[f"/{path}/{name}"] = ChangeKind.DELETED
     for name in names:
         inner = f"{path}/{name}" if path else name
         try:
@@ -40,33 +40,15 @@ def _folder(folder: int, path: str, below: Stack, found: dict[str, ChangeKind]) 
 
 def _entry(folder: int, name: str, path: str, here: os.stat_result, below: Stack, found: dict[str, ChangeKind]) -> None:
     if attributes.is_whiteout(here):
-        _note(found, path, ChangeKind.DELETED)
+        found["/" + path] = ChangeKind.DELETED
         return
-    lower = below.find(path)
-    if lower is None:
-        _note(found, path, ChangeKind.ADDED)
-    elif not _same_folder(here, os.lstat(lower)):
-        found["/" + path] = ChangeKind.MODIFIED
+    found["/" + path] = ChangeKind.MODIFIED if below.find(path) else ChangeKind.ADDED
     if stat.S_ISDIR(here.st_mode):
         inner = os.open(name, _FOLDER, dir_fd=folder)
         try:
             _folder(inner, path, below, found)
         finally:
             os.close(inner)
-
-
-def _same_folder(here: os.stat_result, lower: os.stat_result) -> bool:
-    def facts(what: os.stat_result) -> tuple[int, ...]:
-        return what.st_mode, what.st_uid, what.st_gid, what.st_mtime_ns
-
-    return stat.S_ISDIR(here.st_mode) and facts(here) == facts(lower)
-
-
-def _note(found: dict[str, ChangeKind], path: str, kind: ChangeKind) -> None:
-    found["/" + path] = kind
-    parent = path.rpartition("/")[0]
-    if parent:
-        found.setdefault("/" + parent, ChangeKind.MODIFIED)
 
 
 def usage(upper: str) -> int:

@@ -2,40 +2,16 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from harness import Engine
+from harness.certificates import make_certificates
 
 pytestmark = pytest.mark.real
 
 PORT = 23760
-
-
-def make_certificates(folder: Path) -> None:
-    """A CA, a server's and a client's certificate, and a client's of another CA."""
-
-    def openssl(*arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True, timeout=30)
-
-    curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    for authority in ("ca", "other"):
-        subject = ["-days", "2", "-subj", f"/CN={authority}"]
-        openssl("req", "-x509", *curve, "-keyout", f"{authority}-key.pem", "-out", f"{authority}.pem", *subject)
-    for name, authority, extension in (
-        ("server", "ca", "subjectAltName=IP:127.0.0.1"),
-        ("client", "ca", "extendedKeyUsage=clientAuth"),
-        ("stranger", "other", "extendedKeyUsage=clientAuth"),
-    ):
-        openssl("req", *curve, "-keyout", f"{name}-key.pem", "-out", f"{name}.csr", "-subj", f"/CN={name}")
-        (folder / f"{name}.ext").write_text(extension)
-        signer = ["-CA", f"{authority}.pem", "-CAkey", f"{authority}-key.pem", "-CAcreateserial"]
-        openssl(
-            "x509", "-req", "-in", f"{name}.csr", *signer, "-out", f"{name}.pem", "-days", "2",
-            "-extfile", f"{name}.ext",
-        )  # fmt: skip
 
 
 @pytest.fixture

@@ -409,6 +409,7 @@ async def test_changes_and_usage(driver: Overlay2) -> None:
     os.chmod(root / "touched", 0o600)
     found = {change.path: change.kind for change in await driver.changes("c")}
     assert found == {
+        "/etc": ChangeKind.MODIFIED,
         "/etc/passwd": ChangeKind.MODIFIED,
         "/gone": ChangeKind.DELETED,
         "/d": ChangeKind.MODIFIED,

@@ -19,7 +19,7 @@ DEADLINE = 2.0
 class SamplePlugin(Plugin):
     """Adds a little of everything."""
 
-    meta = PluginMeta(name="sample", description="A plugin from outside")
+    meta = PluginMeta(name="sample", description="A plugin from outside", drivers=(LogDriver, VolumeDriver))
 
     async def start(self, ctx: PluginContext) -> None:
         self._ctx = ctx

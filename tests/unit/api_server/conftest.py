@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-import subprocess
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 import uvloop
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response, StreamingResponse
+from harness.certificates import make_certificates
 
 from plugin_sdk import NotFound, NotModified, Wire
 from plugin_sdk.api import Denial, RequestView, RouterSpec
@@ -54,7 +54,7 @@ class Running:
         self.late: APIRouter | None = None
         self.api: Api
         self.server: Server
-        self._thread = threading.Thread(target=loop.run_forever)
+        self._thread = threading.Thread(target=loop.run_forever, daemon=True)
 
     def start(self) -> None:
         self._thread.start()
@@ -273,26 +273,6 @@ def routes(running: Running) -> APIRouter:
         return Hijacked()
 
     return router
-
-
-def make_certificates(folder: Path) -> None:
-    """A CA, and certificates for a server on localhost and a client."""
-
-    def openssl(*arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True, timeout=30)
-
-    curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    openssl("req", "-x509", *curve, "-keyout", "ca-key.pem", "-out", "ca.pem", "-days", "2", "-subj", "/CN=test ca")
-    for name, extension in (
-        ("server", "subjectAltName=DNS:localhost,IP:127.0.0.1"),
-        ("client", "extendedKeyUsage=clientAuth"),
-    ):
-        openssl("req", *curve, "-keyout", f"{name}-key.pem", "-out", f"{name}.csr", "-subj", f"/CN=test {name}")
-        (folder / f"{name}.ext").write_text(extension)
-        openssl(
-            "x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca-key.pem", "-CAcreateserial",
-            "-out", f"{name}.pem", "-days", "2", "-extfile", f"{name}.ext",
-        )  # fmt: skip
 
 
 @pytest.fixture(scope="session")
