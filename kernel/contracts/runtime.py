@@ -128,6 +128,9 @@ class Runtime(Protocol):
     The processes belong to a monitor of their own: they outlive the daemon, and `adopt` finds them again.
     """
 
+    def expect(self) -> None:
+        """A start or an exec is likely to come within some milliseconds: get ready what takes time. Returns at once."""
+
     async def spec(self, container: ContainerRecord, preparation: Preparation) -> OciSpec:
         """The OCI spec: defaults, the container's options, the preparation's mounts and namespaces.
 

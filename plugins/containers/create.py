@@ -47,9 +47,11 @@ async def create(
 
 async def _check_runtime(service: ContainerService, name: str) -> None:
     try:
-        await service.ctx.drivers.find(Runtime, name)
+        runtime = await service.ctx.drivers.find(Runtime, name)
     except NotFound as error:
         raise InvalidParameter(f"unknown or invalid runtime name: {name}: {error}") from None
+    # `docker run` starts what it creates.
+    runtime.expect()
 
 
 def _draft(

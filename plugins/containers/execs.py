@@ -128,6 +128,7 @@ class Execs:
             keys = parse_detach_keys(detach_keys)
         except ValueError:
             raise InvalidParameter(f"Invalid escape keys ({detach_keys}) provided") from None
+        self._service.runtime_of(record).expect()
         item = Exec(new_id(), record.Id, spec, streams, detach_keys, keys)
         self._execs[item.id] = item
         self._by_container.setdefault(record.Id, {})[item.id] = None

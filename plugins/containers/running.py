@@ -88,6 +88,7 @@ async def run(service: ContainerService, record: ContainerRecord) -> None:
 async def _launch(service: ContainerService, record: ContainerRecord) -> tuple[Running, int]:
     ctx, live = service.ctx, service.live(record.Id)
     runtime = service.runtime_of(record)
+    runtime.expect()
     # The folder stands for the run until the intent is durable, which need not be waited for here.
     bundle = service.bundle(record.Id)
     bundle.mkdir(mode=0o700)

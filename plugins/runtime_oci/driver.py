@@ -36,6 +36,7 @@ from plugins.runtime_oci.execs import ExecFailed, ExecLauncher
 from plugins.runtime_oci.host import HostFacts
 from plugins.runtime_oci.limits import oci_resources
 from plugins.runtime_oci.live import CONFIG_FILE, LAUNCH_FILE, Live, Terms
+from plugins.runtime_oci.migration import Readiness
 from plugins.runtime_oci.namespaces import FindContainer
 from plugins.runtime_oci.pids import ended
 from plugins.runtime_oci.seccomp_bpf import FilterCache
@@ -68,6 +69,7 @@ class Shared:
     find: FindContainer
     groups: cgroups.Cgroups
     facts: HostFacts
+    readiness: Readiness
     filters: FilterCache = field(default_factory=FilterCache)
 
 
@@ -79,6 +81,10 @@ class OciRuntime:
         self.binary = binary
         self._shared = shared
         self._live: dict[str, Live] = {}
+
+    def expect(self) -> None:
+        """See `Runtime`."""
+        self._shared.readiness.soon()
 
     async def spec(self, container: ContainerRecord, preparation: Preparation) -> OciSpec:
         """See `Runtime`."""

@@ -14,6 +14,7 @@ from plugin_sdk.runtime import Exit, Runtime, Runtimes
 from plugins.runtime_oci import capabilities, cgroups, checks, host, mounts, seccomp
 from plugins.runtime_oci.driver import OciRuntime, Shared
 from plugins.runtime_oci.execs import ExecLauncher
+from plugins.runtime_oci.migration import Readiness, own_procs
 from plugins.runtime_oci.runtimes import ALIASES, RuntimesService, binaries
 from plugins.runtime_oci.settings import RuntimeSettings, read_profile
 from plugins.runtime_oci.spec import SpecDefaults
@@ -64,7 +65,9 @@ class RuntimeOciPlugin(Plugin):
             shm=self._shm,
             init_path=self._service.init_path,
         )
-        self._shared = Shared(settings.conmon, exits, execs, defaults, self._find, groups, facts)
+        self._shared = Shared(
+            settings.conmon, exits, execs, defaults, self._find, groups, facts, Readiness(own_procs())
+        )
         exits.open()
         execs.open()
         for name, binary in programs.items():
@@ -119,6 +122,7 @@ class RuntimeOciPlugin(Plugin):
         if self._shared is not None:
             self._shared.exits.close()
             self._shared.execs.close()
+            self._shared.readiness.close()
             self._shared = None
 
     @hookimpl

@@ -23,6 +23,7 @@ from plugins.runtime_oci import attach, cgroups, host, monitor, output
 from plugins.runtime_oci.binary import Binary
 from plugins.runtime_oci.driver import OciRuntime, Shared
 from plugins.runtime_oci.execs import ExecLauncher
+from plugins.runtime_oci.migration import Readiness, own_procs
 from plugins.runtime_oci.spec import SpecDefaults
 from plugins.runtime_oci.watch import FileWatch
 
@@ -48,7 +49,9 @@ class Bench:
         binary.root.mkdir(exist_ok=True)
         groups = cgroups.detect()
         defaults = SpecDefaults(cgroup_parent="/engine-tests")
-        self.shared = Shared("", exits, execs, defaults, self.records.__getitem__, groups, host.look(groups))
+        self.shared = Shared(
+            "", exits, execs, defaults, self.records.__getitem__, groups, host.look(groups), Readiness(own_procs())
+        )
         self.driver = OciRuntime(self.name, binary, self.shared)
         await binary.identify()
 

@@ -84,6 +84,8 @@ class StubRuntime:
         self.stubborn = False
         self.on_start: Callable[[str], None] = lambda _: None
 
+    def expect(self) -> None: ...
+
     def _note(self, call: str, *facts: str) -> None:
         self.calls.append((call, *facts))
         if call in self.fail:

@@ -89,6 +89,8 @@ class FakeService:
         self.ctx = self
         self.tasks: set[asyncio.Task[Any]] = set()
 
+    def expect(self) -> None: ...
+
     def spawn(self, work: Coroutine[Any, Any, Any], *, name: str) -> asyncio.Task[Any]:
         task = asyncio.create_task(work, name=name)
         self.tasks.add(task)
