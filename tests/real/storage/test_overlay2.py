@@ -132,8 +132,9 @@ def rich_tree(tmp_path: Path) -> Path:
     (deep / "leaf").symlink_to("t" * 3000)
     (root / "ünï\ncode").write_bytes(b"u")
     (root.__str__().encode() and root / os.fsdecode(b"bad\xff")).write_bytes(b"b")
-    for number, folder in enumerate(sorted(root.rglob("*"), key=lambda p: -len(p.parts))):
-        os.utime(folder, ns=(1, 1_600_000_000_123_456_789 + number), follow_symlinks=False)
+    inside = [Path(folder, name) for folder, folders, names in os.walk(root) for name in (*folders, *names)]
+    for number, path in enumerate(sorted(inside, key=lambda path: -len(path.parts))):
+        os.utime(path, ns=(1, 1_600_000_000_123_456_789 + number), follow_symlinks=False)
     os.utime(root / "empty", ns=(0, -5_000_000_001))
     return root
 
