@@ -101,7 +101,7 @@ async def call(
             except StopIteration as stop:
                 result = stop.value
             else:
-                result = await _rest(awaitable, yielded, deadline)
+                result = await _timed(_Resumed(awaitable, yielded), deadline)
         else:
             result = await _timed(awaitable, deadline)
         if check is not None and (wrong := check(result)):
@@ -121,10 +121,6 @@ async def call(
 
 class _Late(Exception):
     """The deadline passed, as opposed to a TimeoutError of the plugin's own."""
-
-
-async def _rest(coroutine: Coroutine[Any, Any, Any], yielded: Any, deadline: float) -> Any:
-    return await _timed(_Resumed(coroutine, yielded), deadline)
 
 
 async def _timed(awaitable: Awaitable[Any], deadline: float) -> Any:

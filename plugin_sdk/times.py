@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from datetime import UTC, datetime
+from datetime import datetime
 
 from kernel.errors import InvalidParameter
 
@@ -93,8 +93,3 @@ def ago(time_ns: int) -> str:
     if hours < 24 * 30 * 2:
         return f"{hours // 24 // 7} weeks"
     return f"{hours // 24 // 30} months" if hours < 24 * 365 * 2 else f"{hours // 24 // 365} years"
-
-
-def to_datetime(time_ns: int) -> datetime:
-    """As an aware datetime (microseconds)."""
-    return datetime.fromtimestamp(time_ns / 10**9, tz=UTC)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -234,6 +234,3 @@ class Containers(Protocol):
 
     async def exec(self, ref: str, spec: ExecSpec) -> tuple[int, bytes]:
         """Run to the end; gives exit code and output (64 KiB at most)."""
-
-
-ContainerFilter = Mapping[str, Sequence[str]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
@@ -276,7 +276,6 @@ class EngineFacts:
     started_ns: int
     debug: bool = False
     config_file: Path | None = None
-    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 class PluginAdmin(Protocol):
