@@ -1,12 +1,9 @@
-"""Blocking work, away from the event loop: threads, programs, other network namespaces."""
+"""Blocking work, away from the event loop: threads and programs."""
 
 from __future__ import annotations
 
 import asyncio
-import ctypes
-import os
 import subprocess
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +13,6 @@ from kernel.errors import DeadlineExceeded, NotSupported
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-CLONE_NEWNET = 0x40000000
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 async def blocking(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -88,38 +81,3 @@ async def run(
     return await asyncio.to_thread(
         run_blocking, argv, input=input, env=env, cwd=cwd, pass_fds=pass_fds, timeout=timeout
     )
-
-
-def in_netns(path: Path, function: Callable[[], T], *, timeout: float = 30.0) -> T:
-    """Run a blocking function in a thread of its own that has entered a network namespace. Blocking.
-
-    Sockets that the function opens stay in that namespace whoever uses them afterwards.
-
-    Raises:
-        OSError: the namespace is gone.
-        DeadlineExceeded: the function took longer than `timeout` seconds; its thread is left behind.
-    """
-    outcome: list[T] = []
-    failure: list[BaseException] = []
-
-    def enter() -> None:
-        try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                if _libc.setns(descriptor, CLONE_NEWNET) != 0:
-                    number = ctypes.get_errno()
-                    raise OSError(number, os.strerror(number), str(path))
-            finally:
-                os.close(descriptor)
-            outcome.append(function())
-        except BaseException as error:  # noqa: BLE001 - carried over to the calling thread
-            failure.append(error)
-
-    thread = threading.Thread(target=enter, name=f"netns-{path.name[:12]}", daemon=True)
-    thread.start()
-    thread.join(timeout)
-    if failure:
-        raise failure[0]
-    if not outcome:
-        raise DeadlineExceeded(f"work in network namespace {path} did not finish within {timeout:g} s")
-    return outcome[0]

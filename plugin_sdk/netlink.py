@@ -197,7 +197,7 @@ class Netlink:
 def inside(netns: Path | int) -> Iterator[None]:
     """This thread is in another network namespace for the `with` block: sockets opened and /proc/sys/net are its own.
 
-    Costs 7 us, where a thread of its own (`aio.in_netns`) costs 160. Never await within. Raises OSError when the
+    Costs 7 us, where a thread of its own costs 160. Never await within. Raises OSError when the
     namespace is gone.
     """
     home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)

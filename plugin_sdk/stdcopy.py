@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import struct
 
-SYSTEM_ERROR = 3
-
 _HEADER = struct.Struct(">BxxxI")
 
 
