@@ -17,7 +17,7 @@ from kernel.contracts.common import Wire
 
 if TYPE_CHECKING:
     from kernel.contracts.container_config import EndpointConfig
-    from kernel.contracts.containers import ContainerRecord
+    from kernel.contracts.containers import ContainerRecord, Preparation
 
 
 class IpamPool(Wire):
@@ -244,3 +244,18 @@ class Networks(Protocol):
 
     async def disconnect(self, ref: str, container: ContainerRecord, *, force: bool = False) -> None:
         """Undo."""
+
+    async def lend(self, guest: ContainerRecord, preparation: Preparation) -> None:
+        """Networks for a run of something that is no container of `Containers`: a managed plugin.
+
+        Does for `guest.HostConfig.NetworkMode` ("bridge", "none", "host") what a container's start does: sandbox, address,
+        default route, `/etc/hosts` and `/etc/resolv.conf` (as mounts in `preparation`). What an earlier run of the same
+        guest still had is given back first. Waits until the networks are restored. A failure leaves nothing behind.
+        """
+
+    async def keep(self, guest_id: str) -> bool:
+        """After a restart of the daemon: the guest still runs and keeps what it was lent. False when nothing is known of
+        it. What no guest has claimed when `engine_ready` comes, nor any container, is given back."""
+
+    async def take_back(self, guest_id: str) -> None:
+        """The guest's run is over. Idempotent."""

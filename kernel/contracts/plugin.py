@@ -106,10 +106,15 @@ class Drivers(Protocol):
         """The driver of that name. Raises NotFound, naming those that exist."""
 
     async def find(self, contract: type[T], name: str) -> T:
-        """Like `get`, but asks the plugins (`engine_driver_missing`) before it gives up."""
+        """Like `get`, but before it gives up it waits for a managed plugin of that name that is being started, activates
+        an old-style one, and asks the plugins (`engine_driver_missing`). May take as long as a plugin's start: never
+        wait for it under a lock that others need. Raises NotFound that says so when the plugin is disabled."""
 
     def all(self, contract: type[T]) -> Mapping[str, T]:
         """Name to driver, sorted by name."""
+
+    def canonical(self, contract: type[Any], name: str) -> str:
+        """The name under which it is known: "me/volume" of a managed plugin is "me/volume:latest". Raises NotFound."""
 
     def owner(self, contract: type[Any], name: str) -> str:
         """Name of the plugin that contributed it. Raises NotFound."""

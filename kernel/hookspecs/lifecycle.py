@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from kernel.hookspecs._markers import hookspec
@@ -10,6 +10,7 @@ from kernel.hookspecs._markers import hookspec
 if TYPE_CHECKING:
     from kernel.contracts.common import Holder
     from kernel.contracts.events import Event
+    from kernel.contracts.managed import InterfaceAdapter
     from kernel.contracts.plugin import DriverSpec
 
 
@@ -31,6 +32,18 @@ async def engine_driver_missing(contract: type[Any], name: str) -> DriverSpec | 
     Called by the kernel from `drivers.find` when no driver of that name is known. The first answer wins and is kept
     as if the answering plugin had contributed it; None passes on to the next plugin. An exception is raised to the
     one who asked.
+    """
+    raise NotImplementedError
+
+
+@hookspec("sync")
+def engine_managed_interfaces() -> Mapping[str, InterfaceAdapter]:
+    """Contribute adapters for interfaces of plugins that run in a process of their own.
+
+    Called by the kernel whenever such a plugin is started. Keys are interface types without the version's minor part
+    being looked at, for example "docker.volumedriver/1.0"; case does not matter. The first plugin that contributes an
+    interface has it. An interface that nobody contributes is kept and shown, and nobody calls it. Give the same adapter
+    objects each time. A plugin that raises is left out, and its failure logged.
     """
     raise NotImplementedError
 

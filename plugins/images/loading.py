@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, BinaryIO
 
-from plugin_sdk import InvalidParameter, NotFound
+from plugin_sdk import InvalidParameter, NotFound, compression
 from plugin_sdk.images import Image
 from plugin_sdk.streams import apart
 

@@ -19,6 +19,7 @@ from plugin_sdk import (
     InvalidParameter,
     NotFound,
     StateStore,
+    compression,
 )
 from plugin_sdk.images import Image
 from plugin_sdk.reference import Reference, is_image_id, may_be_id_prefix, parse

@@ -9,7 +9,7 @@ import os
 import pytest
 
 from plugin_sdk import InvalidParameter
-from plugins.images.compression import kind, plain
+from plugin_sdk.compression import kind, plain
 
 DATA = os.urandom(300_000) + bytes(3_000_000) + os.urandom(10)
 

@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from plugin_sdk import InvalidParameter, NotSupported
+from kernel.errors import InvalidParameter, NotSupported
 
 CHUNK = 1 << 18
 _OUT = 1 << 20

@@ -1,0 +1,3 @@
+"""Compressed streams."""
+
+from kernel.compression import *

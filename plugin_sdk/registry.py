@@ -1,0 +1,3 @@
+"""Contracts of registries."""
+
+from kernel.contracts.registry import *
