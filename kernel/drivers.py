@@ -15,6 +15,7 @@ from kernel import guard
 from kernel.contracts.plugin import DriverSpec, HookStats
 from kernel.dispatch import Dispatcher
 from kernel.errors import Conflict, EngineError, NotFound
+from kernel.reference import DEFAULT_TAG
 from kernel.returns import checker
 
 T = TypeVar("T")
@@ -73,11 +74,14 @@ class DriverRegistry:
 
     def get(self, contract: type[T], name: str) -> T:
         """See `Drivers.get`."""
-        try:
-            return cast(T, self._entries[contract, name][1])
-        except KeyError:
+        return cast(T, self._entry(contract, name)[1])
+
+    def _entry(self, contract: type[Any], name: str) -> tuple[str, Guarded]:
+        entry = self._entries.get((contract, name)) or self._entries.get((contract, f"{name}:{DEFAULT_TAG}"))
+        if entry is None:
             known = ", ".join(self.all(contract)) or "none"
-            raise NotFound(f"no {contract.__name__} is named {name!r} (there are: {known})") from None
+            raise NotFound(f"no {contract.__name__} is named {name!r} (there are: {known})")
+        return entry
 
     async def find(self, contract: type[T], name: str) -> T:
         """See `Drivers.find`."""
@@ -95,10 +99,13 @@ class DriverRegistry:
         found = {name: cast(T, entry[1]) for (kind, name), entry in self._entries.items() if kind is contract}
         return dict(sorted(found.items()))
 
+    def canonical(self, contract: type[Any], name: str) -> str:
+        """See `Drivers.canonical`."""
+        return self._entry(contract, name)[1]._spec.name
+
     def owner(self, contract: type[Any], name: str) -> str:
         """See `Drivers.owner`."""
-        self.get(contract, name)
-        return self._entries[contract, name][0]
+        return self._entry(contract, name)[0]
 
 
 class Guarded:

@@ -12,7 +12,7 @@ from plugin_sdk import InvalidParameter, NotFound, compression
 from plugin_sdk.images import Image
 from plugin_sdk.streams import apart
 
-from . import compression, manifests
+from . import manifests
 from .archive import Archive, Section
 from .manifests import Found
 from .store import Images

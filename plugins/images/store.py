@@ -27,7 +27,7 @@ from plugin_sdk.storage import Storage, StorageDriver
 from plugin_sdk.text import by_prefix
 from plugin_sdk.times import now
 
-from . import compression, removal
+from . import removal
 from .records import chain_ids, encode, image_of
 
 Holders = Callable[[str], Iterable[Holder]]
