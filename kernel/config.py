@@ -39,6 +39,12 @@ class KernelSettings(BaseModel):
         "info", "Log level: debug, info, warn, error, fatal", flag="--log-level", short="-l", reloadable=True
     )
     log_format: str = setting("text", "Log format: text or json", flag="--log-format")
+    plugin_dirs: list[str] = setting(
+        ["/run/docker/plugins", "/etc/docker/plugins", "/usr/lib/docker/plugins"],
+        "Folder with sockets and .spec and .json files of old-style plugins (repeatable)",
+        flag="--plugin-dir",
+        key="plugin-dirs",
+    )
     blocked_plugins: list[str] = setting(
         [], "In-process plugin not to load (repeatable)", flag="--block-plugin", key="blocked-plugins"
     )

@@ -5,7 +5,20 @@
 
 from harness.engine import Client, CommandFailed, Engine, External, Reply
 from harness.leftovers import census
+from harness.oldstyle import OldStylePlugin, Raw, Refusal
 from harness.terminal import Terminal
 from harness.waiting import eventually
 
-__all__ = ["Client", "CommandFailed", "Engine", "External", "Reply", "Terminal", "census", "eventually"]
+__all__ = [
+    "Client",
+    "CommandFailed",
+    "Engine",
+    "External",
+    "OldStylePlugin",
+    "Raw",
+    "Refusal",
+    "Reply",
+    "Terminal",
+    "census",
+    "eventually",
+]

@@ -228,6 +228,7 @@ class Engine(Client):
     Attributes:
         root: its folder; `data`, `run`, `s.sock`, `pid` and `log` lie in it.
         flags: further options of `engine daemon`.
+        plugin_dir: where it looks for old-style plugins.
         exit_code: of the daemon's last end.
     """
 
@@ -245,6 +246,7 @@ class Engine(Client):
         home = self.root / "cli"
         home.mkdir()
         super().__init__(f"unix://{self.root}/s.sock", netns, home)
+        self.plugin_dir = self.root / "plugins"
         self.flags = ["--debug", *flags] if debug else list(flags)
         self.environment = dict(environment or {})
         self.exit_code: int | None = None
@@ -266,7 +268,7 @@ class Engine(Client):
     def command(self) -> list[str]:
         """The daemon's command line."""
         daemon = [str(PROGRAM), "daemon", "--data-root", str(self.root / "data"), "--exec-root", str(self.root / "run")]
-        own = ["--pidfile", str(self.root / "pid"), "-H", self.host]
+        own = ["--pidfile", str(self.root / "pid"), "-H", self.host, "--plugin-dir", str(self.plugin_dir)]
         return ["nsenter", f"--net={self.netns}", *daemon, *own, *self.flags]
 
     def spawn(self) -> subprocess.Popen[bytes]:
