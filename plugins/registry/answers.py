@@ -50,12 +50,14 @@ class Asked:
     Attributes:
         name: of the repository, as people write it: "127.0.0.1:5000/me/app".
         push: the work that it belongs to is a push.
+        login: only credentials are tried; `name` is the registry's.
         manifest: ":TAG" or "@DIGEST" of the manifest that it asks for, or "".
         blob: digest of the blob that it asks for, or "".
     """
 
     name: str
     push: bool = False
+    login: bool = False
     manifest: str = ""
     blob: str = ""
 
@@ -124,7 +126,7 @@ def error(asked: Asked, host: str, refusal: Refusal) -> EngineError:
     if status == 404 or code in ("MANIFEST_UNKNOWN", "NAME_UNKNOWN", "BLOB_UNKNOWN"):
         return NotFound(_missing(asked, refusal))
     text = f"registry {host} refuses {_what(asked)}: {refusal}"
-    if status == 429 or status >= 500 and status != 501:
+    if status == 429 or (status >= 500 and status != 501):
         return Unavailable(text)
     if status == 413:
         return TooLarge(text)
@@ -139,6 +141,8 @@ def no_credentials(asked: Asked) -> EngineError:
 
 
 def _denied(asked: Asked) -> str:
+    if asked.login:
+        return f"login to {asked.name} failed"
     if asked.push:
         return f"push access denied for {asked.name}, it may require 'docker login'"
     return f"pull access denied for {asked.name}, repository does not exist or may require 'docker login'"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
@@ -14,7 +14,7 @@ from . import answers, challenge
 from .answers import Asked
 from .hosts import Endpoint, Hosts
 from .tokens import Authorizer
-from .transport import BUSY, Broken, NoTls, Transport, document, request_name, wait_for
+from .transport import BUSY, READ_TIMEOUT, Broken, NoTls, Transport, document, request_name, wait_for
 
 if TYPE_CHECKING:
     from aiohttp import ClientResponse
@@ -67,12 +67,14 @@ class Client:
         expect: Collection[int] = (200,),
         headers: Mapping[str, str] | None = None,
         data: Any = None,
+        patience: float = READ_TIMEOUT,
     ) -> AsyncIterator[ClientResponse]:
         """An answer of one of the expected statuses, its body unread.
 
         Args:
             target: below "/v2/", or a whole URL (an upload's location).
             data: bytes, or an iterator, whose request is tried once only.
+            patience: seconds to wait for the answer.
 
         Raises:
             EngineError: refused, or not reached; see `answers.error` and `Transport.send`.
@@ -81,17 +83,22 @@ class Client:
         once = data is not None and not isinstance(data, bytes)
         attempt, proved = 1, False
         while True:
-            response, sent = await self._follow(method, url, headers or {}, data)
+            response, sent = await self._follow(method, url, headers or {}, data, patience)
             challenges = challenge.parse(response.headers.getall("WWW-Authenticate", ()))
             if response.status == 401 and sent is not None and not proved and not once:
                 proved = True
-                response.close()
-                if self._authorizer.take(challenges, sent):
+                try:
+                    again = self._authorizer.take(challenges, sent)
+                except EngineError:
+                    response.close()
+                    raise
+                if again:
+                    await _drain(response)
                     continue
             elif response.status in BUSY and response.status not in expect and not once:
                 wait = wait_for(attempt, response.headers.get("Retry-After"))
                 if wait is not None:
-                    response.close()
+                    await _drain(response)
                     attempt += 1
                     await asyncio.sleep(wait)
                     continue
@@ -108,7 +115,7 @@ class Client:
         response.release()
 
     async def _follow(
-        self, method: str, url: str, headers: Mapping[str, str], data: Any
+        self, method: str, url: str, headers: Mapping[str, str], data: Any, patience: float
     ) -> tuple[ClientResponse, str | None]:
         """Send, and go where redirects lead (GET and HEAD); gives the answer, and the proof that was sent.
 
@@ -119,20 +126,22 @@ class Client:
             proof = await self._authorizer.header() if home else None
             sent = {**headers, "Authorization": proof} if proof else headers
             host = urlsplit(url).netloc
-            response = await self._send(method, url, host, sent, data)
+            response = await self._send(method, url, host, sent, data, patience)
             location = response.headers.get("Location", "")
             if response.status not in _REDIRECTS or method not in ("GET", "HEAD") or not location:
                 return response, proof
-            response.close()
+            await _drain(response)
             url = self.resolve(url, location, insecure=(await self._hosts.trust(host)).insecure)
             # Once away, always away: the way back may be laid by the other host.
             home = home and urlsplit(url).netloc == self.host
         raise InvalidParameter(f"{request_name(method, url)}: stopped after {_MOST_REDIRECTS} redirects")
 
-    async def _send(self, method: str, url: str, host: str, headers: Mapping[str, str], data: Any) -> ClientResponse:
+    async def _send(
+        self, method: str, url: str, host: str, headers: Mapping[str, str], data: Any, patience: float
+    ) -> ClientResponse:
         trust = await self._hosts.trust(host)
         try:
-            return await self._transport.send(method, url, trust, headers=headers, data=data)
+            return await self._transport.send(method, url, trust, headers=headers, data=data, patience=patience)
         except Broken:
             # Another scheme, or another server, may answer next time.
             self._hosts.schemes.pop(host, None)
@@ -154,8 +163,14 @@ class Client:
     async def _refusal(
         self, response: ClientResponse, challenges: list[challenge.Challenge], asked: Asked
     ) -> EngineError:
-        raw = b""
-        if not response.closed and response.method != "HEAD":
+        try:
             raw = await document(response, _ERROR_LIMIT)
-        response.close()
+        except EngineError:
+            raw = b""  # the status says enough
         return answers.error(asked, self.host, answers.read(response.status, raw, challenges))
+
+
+async def _drain(response: ClientResponse) -> None:
+    """Read what nobody wants to know, so that the connection can serve again."""
+    with suppress(EngineError):  # then it is closed
+        await document(response, _ERROR_LIMIT)

@@ -6,6 +6,7 @@ import asyncio
 import ipaddress
 import socket
 import ssl
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -21,6 +22,9 @@ HUB = "registry-1.docker.io"
 """Where docker.io's registry really is."""
 
 _LOOKUP_TIMEOUT = 5.0
+_KNOWN_FOR = 5.0
+"""Seconds until a changed certificate is seen."""
+_MOST_KNOWN = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,7 @@ class Hosts:
         self._networks = [found for text in settings.insecure_registries if (found := network(text)) is not None]
         self._default: ssl.SSLContext | None = None
         self._lenient: ssl.SSLContext | None = None
+        self._known: dict[str, tuple[float, Trust]] = {}
         self.schemes: dict[str, str] = {}
 
     async def endpoints(self, domain: str, *, mirrors: bool) -> list[Endpoint]:
@@ -79,6 +84,15 @@ class Hosts:
 
     async def trust(self, host: str) -> Trust:
         """What a host must prove. Raises InvalidParameter when its certificates in certs.d cannot be used."""
+        until, known = self._known.get(host, (0.0, None))
+        if known is None or until < time.monotonic():
+            known = await self._find_out(host)
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            self._known[host] = (time.monotonic() + _KNOWN_FOR, known)
+        return known
+
+    async def _find_out(self, host: str) -> Trust:
         if host in self._insecure:
             return Trust(self._any(), True)
         folder = self._settings.registry_certs_dir / host
@@ -124,7 +138,7 @@ async def _addresses(name: str) -> list[ipaddress.IPv4Address | ipaddress.IPv6Ad
             found = await loop.getaddrinfo(name, None, type=socket.SOCK_STREAM)
     except (OSError, TimeoutError):
         return []
-    return [ipaddress.ip_address(entry[4][0].partition("%")[0]) for entry in found]
+    return [ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in found]
 
 
 def domain_of(address: str) -> str:
@@ -133,9 +147,9 @@ def domain_of(address: str) -> str:
     Raises:
         InvalidParameter: no host is there.
     """
-    host = address.strip().partition("://")[2] or address.strip()
-    host = host.partition("/")[0] or DEFAULT_DOMAIN
-    if host in (HUB, DEFAULT_DOMAIN):
+    text = address.strip()
+    host = (text.partition("://")[2] if "://" in text else text).partition("/")[0]
+    if not text or host in (HUB, DEFAULT_DOMAIN):
         return DEFAULT_DOMAIN
     try:
         # Through the grammar of references: what comes out is a host and nothing else.

@@ -50,10 +50,9 @@ class Transport:
 
     def _open(self) -> ClientSession:
         if self._session is None or self._session.closed:
-            from aiohttp import ClientSession, ClientTimeout, DummyCookieJar
+            from aiohttp import ClientSession, DummyCookieJar
 
             self._session = ClientSession(
-                timeout=ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT, sock_read=READ_TIMEOUT),
                 headers={"User-Agent": self._agent, "Accept-Encoding": "identity"},
                 auto_decompress=False,  # a digest is of the bytes as they come
                 cookie_jar=DummyCookieJar(),
@@ -64,12 +63,20 @@ class Transport:
         return self._session
 
     async def send(
-        self, method: str, url: str, trust: Trust, *, headers: Mapping[str, str] | None = None, data: Any = None
+        self,
+        method: str,
+        url: str,
+        trust: Trust,
+        *,
+        headers: Mapping[str, str] | None = None,
+        data: Any = None,
+        patience: float = READ_TIMEOUT,
     ) -> ClientResponse:
         """One request; gives its answer, whatever the status, with the body unread. Redirects are not followed.
 
         Args:
-            data: bytes, or an asynchronous iterator, which is sent as it comes.
+            data: bytes, or an asynchronous iterator, which is sent as it comes: bound it in time.
+            patience: seconds to wait for the answer.
 
         Raises:
             NoTls, Broken, DeadlineExceeded, Unavailable: it cannot be reached; names method and URL.
@@ -82,7 +89,7 @@ class Transport:
         streaming = data is not None and not isinstance(data, bytes)
         try:
             # An upload's answer comes when all is sent, which takes as long as it takes.
-            async with asyncio.timeout(None if streaming else CONNECT_TIMEOUT + READ_TIMEOUT):
+            async with asyncio.timeout(None if streaming else CONNECT_TIMEOUT + patience):
                 return await session.request(
                     method,
                     URL(url, encoded=True),
@@ -91,6 +98,7 @@ class Transport:
                     ssl=trust.context,
                     proxy=self._proxies.lead_to(url),
                     allow_redirects=False,
+                    timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT, sock_read=patience),
                 )
         except (aiohttp.ClientError, TimeoutError, ssl.SSLError, OSError, ValueError) as error:
             raise failure(method, url, error) from None
