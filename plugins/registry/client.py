@@ -8,13 +8,13 @@ from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
-from plugin_sdk import EngineError, InvalidParameter
+from plugin_sdk import DeadlineExceeded, EngineError, InvalidParameter
 
 from . import answers, challenge
 from .answers import Asked
 from .hosts import Endpoint, Hosts
 from .tokens import Authorizer
-from .transport import BUSY, READ_TIMEOUT, Broken, NoTls, Transport, document, request_name, wait_for
+from .transport import BUSY, Broken, NoTls, Transport, document, request_name, wait_for
 
 if TYPE_CHECKING:
     from aiohttp import ClientResponse
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _ERROR_LIMIT = 64 << 10
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MOST_REDIRECTS = 5
-_PROBE_TIMEOUT = 20.0
+_PROBE_TIMEOUT = 10.0
 
 
 class Client:
@@ -49,10 +49,8 @@ class Client:
         try:
             async with asyncio.timeout(_PROBE_TIMEOUT):
                 response = await self._transport.send("GET", f"https://{self.host}/v2/", trust)
-        except (NoTls, Broken):
-            return "http"  # not remembered: what answers with neither may be away for a moment
-        except TimeoutError:
-            return "https"
+        except (NoTls, Broken, DeadlineExceeded, TimeoutError):
+            return "http"  # not remembered yet: what answers with neither may be away for a moment
         response.close()
         self._hosts.schemes[self.host] = "https"
         return "https"
@@ -67,14 +65,14 @@ class Client:
         expect: Collection[int] = (200,),
         headers: Mapping[str, str] | None = None,
         data: Any = None,
-        patience: float = READ_TIMEOUT,
+        patience: float | None = None,
     ) -> AsyncIterator[ClientResponse]:
         """An answer of one of the expected statuses, its body unread.
 
         Args:
             target: below "/v2/", or a whole URL (an upload's location).
             data: bytes, or an iterator, whose request is tried once only.
-            patience: seconds to wait for the answer.
+            patience: seconds to wait for the answer; None: as usual.
 
         Raises:
             EngineError: refused, or not reached; see `answers.error` and `Transport.send`.
@@ -115,7 +113,7 @@ class Client:
         response.release()
 
     async def _follow(
-        self, method: str, url: str, headers: Mapping[str, str], data: Any, patience: float
+        self, method: str, url: str, headers: Mapping[str, str], data: Any, patience: float | None
     ) -> tuple[ClientResponse, str | None]:
         """Send, and go where redirects lead (GET and HEAD); gives the answer, and the proof that was sent.
 
@@ -137,7 +135,7 @@ class Client:
         raise InvalidParameter(f"{request_name(method, url)}: stopped after {_MOST_REDIRECTS} redirects")
 
     async def _send(
-        self, method: str, url: str, host: str, headers: Mapping[str, str], data: Any, patience: float
+        self, method: str, url: str, host: str, headers: Mapping[str, str], data: Any, patience: float | None
     ) -> ClientResponse:
         trust = await self._hosts.trust(host)
         try:

@@ -41,6 +41,7 @@ class Digester:
         self.size += len(data)
         if len(data) <= _INLINE:
             self._hash.update(data)
+            await asyncio.sleep(0)  # where source and sink never wait, others must get their turn here
         else:
             await asyncio.to_thread(self._hash.update, data)
 

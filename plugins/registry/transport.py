@@ -70,13 +70,13 @@ class Transport:
         *,
         headers: Mapping[str, str] | None = None,
         data: Any = None,
-        patience: float = READ_TIMEOUT,
+        patience: float | None = None,
     ) -> ClientResponse:
         """One request; gives its answer, whatever the status, with the body unread. Redirects are not followed.
 
         Args:
             data: bytes, or an asynchronous iterator, which is sent as it comes: bound it in time.
-            patience: seconds to wait for the answer.
+            patience: seconds to wait for the answer; None: READ_TIMEOUT.
 
         Raises:
             NoTls, Broken, DeadlineExceeded, Unavailable: it cannot be reached; names method and URL.
@@ -86,6 +86,7 @@ class Transport:
         from yarl import URL
 
         session = self._open()
+        patience = patience or READ_TIMEOUT
         streaming = data is not None and not isinstance(data, bytes)
         try:
             # An upload's answer comes when all is sent, which takes as long as it takes.
@@ -172,10 +173,11 @@ def failure(method: str, url: str, error: BaseException) -> EngineError:
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         reason = getattr(error.certificate_error, "verify_message", "") or str(error.certificate_error)
         return Unavailable(f"{said}: tls: failed to verify certificate: {reason}")
-    if isinstance(error, ssl.SSLError | aiohttp.ClientConnectorSSLError):
-        if "WRONG_VERSION_NUMBER" in str(error) or "record layer failure" in str(error):
+    if (reason := _tls_reason(error)) is not None:
+        if reason in ("wrong version number", "record layer failure"):
             return NoTls(f"{said}: http: server gave HTTP response to HTTPS client")
-        return NoTls(f"{said}: remote error: tls: {getattr(error, 'reason', '') or error}")
+        sender = "remote error: " if "alert" in reason else ""
+        return Unavailable(f"{said}: {sender}tls: {reason.rpartition('alert ')[2]}")
     if isinstance(error, TimeoutError):
         return DeadlineExceeded(f"{said}: i/o timeout")
     if isinstance(error, aiohttp.ClientConnectorDNSError):
@@ -192,6 +194,15 @@ def failure(method: str, url: str, error: BaseException) -> EngineError:
     if isinstance(error, aiohttp.ClientResponseError | aiohttp.InvalidURL | ValueError):
         return InvalidParameter(f"{said}: malformed HTTP response or URL: {str(error)[:200]}")
     return Broken(f"{said}: {str(error)[:200] or type(error).__name__}")
+
+
+def _tls_reason(error: BaseException) -> str | None:
+    """OpenSSL's words; None for other errors. aiohttp wraps alerts that come after the handshake (TLS 1.3)."""
+    for candidate in (error.__cause__, error):
+        if isinstance(candidate, ssl.SSLError):
+            # aiohttp's own, which it derives from this one, lacks the attribute.
+            return (getattr(candidate, "reason", None) or str(candidate)).lower().replace("_", " ")
+    return None
 
 
 def request_name(method: str, url: str) -> str:

@@ -49,9 +49,10 @@ class Registry:
         token: instead of `users`, it wants tokens.
         tls: serve https; `certificates` is then filled as by `make_certificates`, the server's signed by `ca.pem`.
         client_ca: with `tls`: clients need a certificate signed by `ca.pem`.
+        address: where it listens; with `tls`, the certificate is for 127.0.0.1 and localhost.
 
     Attributes:
-        host: "127.0.0.1:PORT", for references.
+        host: "127.0.0.1:PORT" (or another `address`), for references.
         certificates: folder of certificates, for `tls`.
     """
 
@@ -63,8 +64,10 @@ class Registry:
         token: TokenAuth | None = None,
         tls: bool = False,
         client_ca: bool = False,
+        address: str = "127.0.0.1",
     ) -> None:
         self.netns = netns
+        self.address = address
         self.folder = Path(tempfile.mkdtemp(prefix="registry-", dir="/var/tmp"))
         self.certificates = self.folder / "certificates"
         self._users, self._token = dict(users or {}), token
@@ -79,7 +82,7 @@ class Registry:
     def host(self) -> str:
         """Where it listens."""
         assert self._port, "the registry was never started"
-        return f"127.0.0.1:{self._port}"
+        return f"{self.address}:{self._port}"
 
     def start(self) -> None:
         """Start, on the port of the last time if there was one, and wait until it listens."""
@@ -128,7 +131,7 @@ class Registry:
         return blobs / algorithm / hexadecimal[:2] / hexadecimal / "data"
 
     def _config(self) -> dict[str, Any]:
-        http: dict[str, Any] = {"addr": f"127.0.0.1:{self._port}", "secret": "for tests"}
+        http: dict[str, Any] = {"addr": f"{self.address}:{self._port}", "secret": "for tests"}
         if self._tls:
             http["tls"] = {
                 "certificate": str(self.certificates / "server.pem"),
