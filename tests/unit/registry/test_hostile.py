@@ -20,6 +20,7 @@ from plugins.registry import download, transport
 from plugins.registry.service import Registries
 from plugins.registry.settings import Settings
 
+ANYBODY = Credentials()
 ME = Credentials(username="me", password="secret")
 CONTENT = bytes(range(256)) * 8192  # 2 MiB
 DIGEST = "sha256:" + hashlib.sha256(CONTENT).hexdigest()
@@ -110,7 +111,7 @@ async def using(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     ends: list[Callable[[], Awaitable[object]]] = []
 
     async def make(
-        script: Script, credentials: Credentials = Credentials(), push: bool = False, kind: str = "image", **settings: object
+        script: Script, credentials: Credentials = ANYBODY, push: bool = False, kind: str = "image", **settings: object
     ) -> tuple[Server, Repository]:
         running = Server(script).running()
         server = await running.__aenter__()
