@@ -226,6 +226,8 @@ class RemoteDriver:
 
 
 _ABSENT = r"(?:is |was |could |can )?(?:not (?:be )?found|(?:does|did) ?n[o']t exist|not exist)"
+_ITSELF = r"(?<!\bfor )(?<!\bof )(?<!\bon )(?<!\bin )"
+"""Not the host for the volume, nor the key of it."""
 
 
 def says_no_such_volume(text: str, name: str) -> bool:
@@ -238,8 +240,8 @@ def says_no_such_volume(text: str, name: str) -> bool:
     text = text.lower().replace("doesn't", "does not").replace("didn't", "did not")
     patterns = (
         rf"\bno such volume\b|\bunknown volume\b|\bno volume (?:named|called|with|found|{named})",
-        rf"\bvolume:? (?:named |with name )?(?:[\"'`]?[\w./:-]+[\"'`]?:? )?{_ABSENT}",
-        rf"(?<![\w./-]){named}:? {_ABSENT}",
+        rf"{_ITSELF}\bvolume:? (?:named |with name )?(?:[\"'`]?[\w./:-]+[\"'`]?:? )?{_ABSENT}",
+        rf"{_ITSELF}(?<![\w./-]){named}:? {_ABSENT}",
         rf"\b(?:could not|cannot|can't|unable to|failed to) (?:find|locate) (?:the )?(?:docker )?(?:volume\b|{named}(?![\w/-]))",
         rf"\bnot found: (?:volume )?{named}(?![\w/-])",
     )
