@@ -241,7 +241,7 @@ def says_no_such_volume(text: str, name: str) -> bool:
     patterns = (
         rf"\bno such volume\b|\bunknown volume\b|\bno volume (?:named|called|with|found|{named})",
         rf"{_ITSELF}\bvolume:? (?:named |with name )?(?:[\"'`]?[\w./:-]+[\"'`]?:? )?{_ABSENT}",
-        rf"{_ITSELF}(?<![\w./-]){named}:? {_ABSENT}",
+        rf"(?:^|[:;,(] ?){named}:? {_ABSENT}",
         rf"\b(?:could not|cannot|can't|unable to|failed to) (?:find|locate) (?:the )?(?:docker )?(?:volume\b|{named}(?![\w/-]))",
         rf"\bnot found: (?:volume )?{named}(?![\w/-])",
     )
