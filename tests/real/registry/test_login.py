@@ -62,7 +62,9 @@ def test_nobody_there(engine: Client) -> None:
         registry.stop()
         gone = engine.http("POST", "/auth", {"username": "me", "password": "x", "serveraddress": host})
     assert gone.status == 503
-    assert gone.message == f'failed to do request: Get "http://{host}/v2/": dial tcp {host}: connect: connection refused'
+    assert (
+        gone.message == f'failed to do request: Get "http://{host}/v2/": dial tcp {host}: connect: connection refused'
+    )
     engine.docker("logout", host)
 
 
@@ -139,7 +141,10 @@ def test_info(own_engine: OwnEngine) -> None:
     assert registries["InsecureRegistryCIDRs"] == ["127.0.0.0/8", "::1/128", "10.0.0.0/8"]
     assert registries["IndexConfigs"]["reg.test:5000"]["Secure"] is False
     assert registries["Mirrors"] == ["https://mirror.test/"]
-    assert (info["IndexServerAddress"], info["HttpsProxy"]) == ("https://index.docker.io/v1/", "http://xxxxx:xxxxx@proxy:1")
+    assert (info["IndexServerAddress"], info["HttpsProxy"]) == (
+        "https://index.docker.io/v1/",
+        "http://xxxxx:xxxxx@proxy:1",
+    )
     shown = engine.docker("info").stdout
     assert "Registry Mirrors:\n  https://mirror.test/" in shown
     assert "reg.test:5000" in shown

@@ -192,7 +192,9 @@ async def test_a_blob_is_mounted_from_a_neighbour(registry: Registry) -> None:
 async def test_credentials_missing_or_wrong(real_host: None) -> None:
     with Registry(users={"me": "secret"}) as registry:
         async with repository(registry) as anonymous:
-            with pytest.raises(Unauthorized, match="pull access denied for .*/me/app, repository does not exist or may"):
+            with pytest.raises(
+                Unauthorized, match="pull access denied for .*/me/app, repository does not exist or may"
+            ):
                 await anonymous.manifest("1.0")
         async with repository(registry, credentials=Credentials(username="me", password="x"), push=True) as wrong:
             with pytest.raises(Unauthorized, match=r"push access denied for .*/me/app.*authentication required"):
@@ -352,7 +354,9 @@ async def test_a_login_gives_an_identity_token(guarded: Registry) -> None:
     service = Registries(Settings(), "engine/test")
     identity = await service.login(ME.model_copy(update={"serveraddress": guarded.host}))
     assert identity == "identity-of-me"
-    async with repository(guarded, "mine/app", Credentials(identitytoken=identity), push=True, service=service) as target:
+    async with repository(
+        guarded, "mine/app", Credentials(identitytoken=identity), push=True, service=service
+    ) as target:
         await push(target, b"x")
     with pytest.raises(Unauthorized, match="unauthorized: incorrect username or password"):
         await service.login(Credentials(username="me", password="no", serveraddress=guarded.host))

@@ -183,7 +183,9 @@ async def test_what_is_no_http(using: Using) -> None:
         await repository.manifest("1")
 
 
-@pytest.mark.parametrize("reference", ["../../../other/manifests/1", "a b", "", "sha256:zz", "md5:" + "0" * 32, "x?y=z"])
+@pytest.mark.parametrize(
+    "reference", ["../../../other/manifests/1", "a b", "", "sha256:zz", "md5:" + "0" * 32, "x?y=z"]
+)
 async def test_references_that_would_lead_elsewhere(using: Using, reference: str) -> None:
     server, repository = await using(lambda _: answer(404))
     with pytest.raises(InvalidParameter):
@@ -340,7 +342,9 @@ async def test_redirects_in_a_circle(using: Using) -> None:
 
 async def test_wrong_credentials_are_sent_once(using: Using) -> None:
     server, repository = await using(lambda _: answer(401, b"", WWW_Authenticate='Basic realm="x"'), ME)
-    with pytest.raises(Unauthorized, match="pull access denied for .*/me/app, repository does not exist or may require"):
+    with pytest.raises(
+        Unauthorized, match="pull access denied for .*/me/app, repository does not exist or may require"
+    ):
         await repository.manifest("1")
     assert len(server.asked) == 2
 
@@ -525,9 +529,7 @@ async def test_a_mirror_comes_first_and_gets_no_credentials(using: Using, monkey
     mirror, _ = await using(
         lambda asked: answer(404) if asked.path.endswith("/2") else answer(200, RAW_MANIFEST, Content_Type=MANIFEST)
     )
-    origin, _ = await using(
-        lambda asked: wants_basic(asked) or answer(200, RAW_MANIFEST + b" ", Content_Type=MANIFEST)
-    )
+    origin, _ = await using(lambda asked: wants_basic(asked) or answer(200, RAW_MANIFEST + b" ", Content_Type=MANIFEST))
     monkeypatch.setattr("plugins.registry.hosts.HUB", origin.host)
     service = Registries(Settings(registry_mirrors=[f"http://{mirror.host}/base"]), "engine/test")
     repository = service.repository(parse("busybox"), ME)
