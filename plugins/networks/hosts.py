@@ -145,6 +145,15 @@ def mounts(folder: Path) -> list[OciMount]:
     ]
 
 
+def for_guest(mounts: Iterable[OciMount]) -> list[OciMount]:
+    """The mounts that a managed plugin gets: hosts and resolv.conf, read-only."""
+    return [
+        replace_fields(mount, options=("rbind", "rprivate", "ro"))
+        for mount in mounts
+        if mount.destination != f"/etc/{HOSTNAME}"
+    ]
+
+
 def change_names(folder: Path, *, add: Iterable[tuple[str, str]] = (), drop: Iterable[str] = ()) -> None:
     """Add lines to the hosts file, and drop those of some addresses; what else stands there stays.
 
