@@ -44,9 +44,6 @@ class Settings(BaseModel):
         "", "User and group of a user namespace for containers (not supported)", flag="--userns-remap"
     )
     rootless: bool = setting(False, "Run without root (not supported)", flag="--rootless")
-    authorization_plugins: list[str] = setting(
-        [], "Authorization plugin (not supported yet)", flag="--authorization-plugin", key="authorization-plugins"
-    )
 
     live_restore: bool = setting(
         True,
@@ -75,9 +72,6 @@ class Settings(BaseModel):
         flag="--allow-nondistributable-artifacts",
         key="allow-nondistributable-artifacts",
         ignored="removed from dockerd as well",
-    )
-    metrics_addr: str = setting(
-        "", "Address of the metrics API", flag="--metrics-addr", ignored="there is no metrics plugin yet"
     )
     selinux_enabled: bool = setting(
         False, "Use SELinux labels", flag="--selinux-enabled", ignored="SELinux labels are not supported yet"
@@ -182,13 +176,6 @@ class Settings(BaseModel):
     def _refuse_rootless(cls, value: bool) -> bool:
         if value:
             raise ValueError("this engine cannot run without root yet; leave the option out")
-        return value
-
-    @field_validator("authorization_plugins")
-    @classmethod
-    def _refuse_authorization(cls, value: list[str]) -> list[str]:
-        if value:
-            raise ValueError("authorization plugins are not supported yet, and requests must not go unchecked")
         return value
 
     def proxy(self, kind: str) -> str:

@@ -58,7 +58,6 @@ def test_labels() -> None:
     [
         {"userns_remap": "default"},
         {"rootless": True},
-        {"authorization_plugins": ["x"]},
         {"registry_mirrors": ["ftp://x"]},
         {"registry_mirrors": ["x"]},
     ],
