@@ -9,7 +9,7 @@ The class is the one that would be contributed through `engine_drivers`: it fulf
 of each contract the protocol cannot carry.
 """
 
-from plugin_sdk.serving.contracts import AuthorizationPlugin, AuthorizationView, MetricsCollector, MetricsSource
+from plugin_sdk.serving.contracts import AuthorizationPlugin, MetricsCollector, MetricsSource
 from plugin_sdk.serving.interfaces import interface_types
 
-__all__ = ["AuthorizationPlugin", "AuthorizationView", "MetricsCollector", "MetricsSource", "interface_types"]
+__all__ = ["AuthorizationPlugin", "MetricsCollector", "MetricsSource", "interface_types"]

@@ -7,11 +7,11 @@ import binascii
 import re
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import unquote
 
-from kernel.contracts.api import API_VERSION, Denial
+from kernel.contracts.api import API_VERSION, Denial, RequestView, ResponseView
 from kernel.contracts.common import Wire
-from kernel.errors import InvalidParameter
-from plugin_sdk.serving.contracts import AuthorizationView, ResponseView
+from kernel.errors import InvalidParameter, TooLarge
 from plugin_sdk.serving.dispatch import Interface, Method, expect
 
 _VERSIONED = re.compile(r"/v(\d+)\.(\d+)(?=/)")
@@ -26,12 +26,28 @@ class _Request(Wire):
     RequestUri: str = ""
     RequestBody: str = ""
     RequestHeaders: dict[str, str] = {}
+    RequestPeerCertificates: list[str] = []
 
 
 class _Response(_Request):
     ResponseStatusCode: int = 0
     ResponseBody: str = ""
     ResponseHeaders: dict[str, str] = {}
+
+
+class _Source:
+    """Fulfils `RequestSource`: all is there already."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+
+    async def body(self, limit: int) -> bytes:
+        if len(self._content) > limit:
+            raise TooLarge(f"the request body is larger than {limit} bytes")
+        return self._content
+
+    def judge_response(self) -> None:
+        """The engine asks about every response."""
 
 
 class AuthorizationInterface(Interface):
@@ -51,7 +67,8 @@ class AuthorizationInterface(Interface):
         return _decision(await self.driver.request(_view(asked)))
 
     async def _response(self, asked: _Response) -> Mapping[str, Any]:
-        response = ResponseView(asked.ResponseStatusCode, _lower(asked.ResponseHeaders), _bytes(asked.ResponseBody))
+        body = _bytes(asked.ResponseBody) or None
+        response = ResponseView(asked.ResponseStatusCode, _lower(asked.ResponseHeaders), body)
         return _decision(await self.driver.response(_view(asked), response))
 
 
@@ -61,21 +78,23 @@ def _decision(denial: Any) -> Mapping[str, Any]:
     return {"Allow": False, "Msg": expect(denial, Denial, "the plugin").message, "Err": ""}
 
 
-def _view(asked: _Request) -> AuthorizationView:
+def _view(asked: _Request) -> RequestView:
     path, _, query = asked.RequestUri.partition("?")
     version = API_VERSION
     if found := _VERSIONED.match(path):
         version = (int(found[1]), int(found[2]))
         path = path[found.end() :]
-    return AuthorizationView(
+    return RequestView(
         method=asked.RequestMethod,
-        path=path,
+        path=unquote(path),
         query=query,
         headers=_lower(asked.RequestHeaders),
         api_version=version,
         peer=asked.User,
-        method_of_authentication=asked.UserAuthNMethod,
-        payload=_bytes(asked.RequestBody),
+        auth_method=asked.UserAuthNMethod,
+        certificates=[_bytes(text).decode(errors="replace") for text in asked.RequestPeerCertificates],
+        target=asked.RequestUri,
+        source=_Source(_bytes(asked.RequestBody)),
     )
 
 

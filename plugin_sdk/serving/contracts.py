@@ -5,54 +5,31 @@ The other kinds have their contracts in `plugin_sdk.volumes`, `.network` and `.l
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Protocol
 
-from kernel.contracts.api import Denial, RequestView
-
-
-@dataclass(frozen=True, slots=True)
-class AuthorizationView(RequestView):
-    """A request as an authorization plugin sees it. `peer` is the user's name.
-
-    Attributes:
-        method_of_authentication: "TLS", or "" for a client without a certificate.
-        payload: the request's body; b"" when there is none or it is not shown (it is for `application/json` only).
-    """
-
-    method_of_authentication: str = ""
-    payload: bytes = b""
-
-
-@dataclass(frozen=True, slots=True)
-class ResponseView:
-    """An answer of the engine, before the client gets it.
-
-    Attributes:
-        payload: the body; b"" when it is not shown: streams, and what is larger than the engine's buffer.
-    """
-
-    status: int
-    headers: Mapping[str, str]
-    payload: bytes
+from kernel.contracts.api import Denial, RequestView, ResponseView
 
 
 class AuthorizationPlugin:
     """Decides which requests pass. Extend it.
 
-    In process, hand the hook's own view on: `engine_authorize(self, request)` returns `await policy.request(request)`.
+    The methods are the hooks of the same meaning, so a plugin in the daemon hands them on: `engine_authorize(self, request)`
+    returns `await policy.request(request)`.
     """
 
-    async def request(self, view: RequestView) -> Denial | None:
-        """May it pass? None: no objection. An exception refuses, too.
+    async def request(self, request: RequestView) -> Denial | None:
+        """May it pass? None: no objection; an exception refuses, too.
 
-        `view` is an `AuthorizationView` when served; in the daemon it may be a plain `RequestView`.
+        When served, `request.peer` is the user, and `request.body()` gives what the engine shows: bodies that are
+        `application/json`.
         """
         return None
 
-    async def response(self, view: RequestView, response: ResponseView) -> Denial | None:
-        """May the client see the answer? The work is done by then. Only asked when served."""
+    async def response(self, request: RequestView, response: ResponseView) -> Denial | None:
+        """May the client see the answer? What the request did is done by then.
+
+        Asked for every request when served; in the daemon, for those of which `judge_response` was called.
+        """
         return None
 
 

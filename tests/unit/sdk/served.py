@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from plugin_sdk import Conflict, NotFound, Wire, serve
-from plugin_sdk.api import Denial, RequestView
+from plugin_sdk.api import Denial, RequestView, ResponseView
 from plugin_sdk.logs import LogEntry, LogInfo, LogQuery
 from plugin_sdk.network import EndpointRecord, JoinInfo, NetworkCapabilities, NetworkRecord, Pool, StaticRoute
 from plugin_sdk.serving import AuthorizationPlugin, MetricsCollector, MetricsSource, metrics
-from plugin_sdk.serving.contracts import ResponseView
 from plugin_sdk.volumes import DriverVolume
 
 
@@ -200,14 +199,16 @@ class Logs(Witness):
 class Policy(AuthorizationPlugin, Witness):
     """Refuses deletes, and answers with status 418."""
 
-    async def request(self, view: RequestView) -> Denial | None:
-        self.saw("request", view)
-        if view.path == "/fail":
+    async def request(self, request: RequestView) -> Denial | None:
+        facts = (request.method, request.path, request.query, request.api_version, request.target)
+        who = (request.peer, request.auth_method, request.certificates)
+        self.saw("request", facts, who, request.headers, (await request.body()).decode())
+        if request.path == "/fail":
             raise RuntimeError("no idea")
-        return Denial(f"{view.peer} may not delete") if view.method == "DELETE" else None
+        return Denial(f"{request.peer} may not delete") if request.method == "DELETE" else None
 
-    async def response(self, view: RequestView, response: ResponseView) -> Denial | None:
-        self.saw("response", view.path, response)
+    async def response(self, request: RequestView, response: ResponseView) -> Denial | None:
+        self.saw("response", request.path, response)
         return Denial("no tea") if response.status == 418 else None
 
 

@@ -357,16 +357,21 @@ def test_authz_plugin(serve: Serve) -> None:
         "User": "ann",
         "UserAuthNMethod": "TLS",
         "RequestMethod": "POST",
-        "RequestUri": "/v1.43/containers/create?name=x",
+        "RequestUri": "/v1.43/containers/cre%61te?name=x y",
+        "RequestPeerCertificates": [base64.b64encode(b"PEM").decode()],
         "RequestBody": base64.b64encode(b'{"Image":"i"}').decode(),
         "RequestHeaders": {"Content-Type": "application/json"},
     }
     allowed = {"Allow": True, "Msg": "", "Err": ""}
     assert plugin.call("AuthZPlugin.AuthZReq", **asked) == allowed
-    view = plugin.seen()[-1][1]
-    assert (view["path"], view["query"], view["api_version"]) == ("/containers/create", "name=x", [1, 43])
-    assert (view["peer"], view["method_of_authentication"]) == ("ann", "TLS")
-    assert (view["headers"], view["payload"]) == ({"content-type": "application/json"}, '{"Image":"i"}')
+    uri = asked["RequestUri"]
+    assert plugin.seen()[-1] == [
+        "request",
+        ["POST", "/containers/create", "name=x y", [1, 43], uri],
+        ["ann", "TLS", ["PEM"]],
+        {"content-type": "application/json"},
+        '{"Image":"i"}',
+    ]
     denied = plugin.call("AuthZPlugin.AuthZReq", **asked | {"RequestMethod": "DELETE"})
     assert denied == {"Allow": False, "Msg": "ann may not delete", "Err": ""}
     response = {
@@ -378,7 +383,7 @@ def test_authz_plugin(serve: Serve) -> None:
     assert plugin.seen()[-1] == [
         "response",
         "/containers/create",
-        {"status": 200, "headers": {"a": "b"}, "payload": "ok"},
+        {"status": 200, "headers": {"a": "b"}, "body": "ok"},
     ]
     tea = plugin.call("AuthZPlugin.AuthZRes", **asked, ResponseStatusCode=418)
     assert (tea["Allow"], tea["Msg"]) == (False, "no tea")
