@@ -123,15 +123,15 @@ def _names(info: JoinInfo, endpoint: EndpointRecord) -> list[str]:
 def _address(netlink: Netlink, name: str, endpoint: EndpointRecord) -> str:
     """Inside the sandbox: addresses, up; gives the MAC."""
     index = socket.if_nametoindex(name)
+    # Neighbours may still know the address under another interface's MAC: the kernel tells them when the link comes up.
+    Path(f"/proc/sys/net/ipv4/conf/{name}/arp_notify").write_text("1")
     if endpoint.IPv6Address:
         Path(f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6").write_text("0")
+        Path(f"/proc/sys/net/ipv6/conf/{name}/ndisc_notify").write_text("1")
     if endpoint.MacAddress:
         netlink.run(set_link(index, mac=endpoint.MacAddress))
-    messages = [set_link(index, up=True)]
-    for text in (endpoint.IPv4Address, endpoint.IPv6Address):
-        if text:
-            messages.append(add_address(index, ipaddress.ip_interface(text)))
-    netlink.run(*messages)
+    own = [ipaddress.ip_interface(text) for text in (endpoint.IPv4Address, endpoint.IPv6Address) if text]
+    netlink.run(*[add_address(index, address) for address in own], set_link(index, up=True))
     return next((link.mac for link in netlink.links() if link.index == index), endpoint.MacAddress)
 
 
