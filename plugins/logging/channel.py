@@ -9,14 +9,14 @@ from concurrent.futures import Executor
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from plugin_sdk import NotFound, PluginContext, PluginError, Unavailable
-from plugin_sdk.files import parse_size
-from plugin_sdk.logs import LogDriver, LogInfo, LogSink
+from plugin_sdk import NotFound, PluginContext
+from plugin_sdk.logs import LogDriver, LogInfo
 
+from . import bounds
 from .batch import join_pieces, parse_monitor, to_entries
-from .options import DEFAULT_FILES, DEFAULT_SIZE, limits
+from .outlet import CLOSE_DEADLINE, Outlet
 from .sinks import Pin, RawSink
-from .spool import SEGMENT_SIZE, Cursor, Position, Spool
+from .spool import Cursor, Position, Spool
 from .watch import Watcher
 
 T = TypeVar("T")
@@ -26,13 +26,9 @@ PUMP_DELAY = 0.2
 CHUNKS_PER_STEP = 4
 WRITE_DEADLINE = 60.0
 """Seconds after which a sink that neither took entries nor raised is asked anew."""
-CLOSE_DEADLINE = 5.0
 FLUSH_DEADLINE = 5.0
 """Seconds that the removal of a container waits for a sink that has not yet taken all."""
 BACKOFF = (0.5, 5.0)
-BUFFER_BOUND = DEFAULT_SIZE * DEFAULT_FILES
-"""Bytes kept for a sink that does not take them, unless `max-buffer-size` says otherwise."""
-LEAST_JSON_BOUND = 256 << 20
 PIN_REACH = 4
 """Segments that a reader may lie behind the pump before its place is given up."""
 _BOUND_EVERY = 64
@@ -42,9 +38,6 @@ class Channel:
     """See the module. Methods run on the event loop unless they say that they block.
 
     Attributes:
-        raw: its sinks take the monitor's lines as they are.
-        buffered: the buffer is the log, there is no sink.
-        retained: the buffer is what is read back, so it keeps what was taken.
         run: counts the starts of the container; a reader that follows ends with the run it began in.
         running: the monitor writes.
     """
@@ -54,18 +47,14 @@ class Channel:
     ) -> None:
         self.ctx = ctx
         self.info = info
-        self.driver = driver
         self.spool = Spool(info.folder)
-        self.raw = bool(getattr(driver, "raw", False))
-        self.buffered = bool(getattr(driver, "buffered", False))
-        self.retained = self.buffered or not driver.readable
         self.run = 0
         self.running = False
         self.lock = threading.Lock()
         self.pins: set[Pin] = set()
         self._threads = threads
         self._watcher = watcher
-        self._sink: LogSink | None = None
+        self._outlet = Outlet(ctx, info, driver)
         self._cursor: Cursor | None = None
         self._waiting: set[asyncio.Event] = set()
         self._pumping: asyncio.Task[None] | None = None
@@ -85,15 +74,33 @@ class Channel:
         return self.info.container.Id
 
     @property
+    def driver(self) -> LogDriver:
+        """The log driver."""
+        return self._outlet.driver
+
+    @property
+    def raw(self) -> bool:
+        """Its sinks take the monitor's lines as they are."""
+        return self._outlet.raw
+
+    @property
+    def buffered(self) -> bool:
+        """The buffer is the log, there is no sink."""
+        return self._outlet.buffered
+
+    @property
+    def retained(self) -> bool:
+        """The buffer is what is read back, so it keeps what was taken."""
+        return self._outlet.retained
+
+    @property
     def segment_size(self) -> int:
         """Bytes after which the monitor begins a new file; 0, never, for a log that has no bound."""
-        if self.buffered:
-            total = limits(self.info.options, default_files=DEFAULT_FILES).total
-        elif self.raw:
-            total = limits(self.info.options).total
-        else:
-            total = BUFFER_BOUND
-        return SEGMENT_SIZE if total else 0
+        return bounds.segment_size(self.info.options, raw=self.raw, buffered=self.buffered)
+
+    @property
+    def _retention(self) -> int:
+        return bounds.retention(self.info.options, buffered=self.buffered)
 
     async def work(self, function: Callable[..., T], *arguments: Any) -> T:
         """Run what blocks, in a thread of the logs' own."""
@@ -195,7 +202,7 @@ class Channel:
                     self.ctx.log.warning(
                         "container %s: log driver %s: %s; its output is kept, next try in %g s",
                         self.id[:12],
-                        self.info.container.HostConfig.LogConfig.Type,
+                        self._outlet.name,
                         error or type(error).__name__,
                         delay,
                     )
@@ -230,12 +237,12 @@ class Channel:
     async def _step(self) -> bool:
         """Move some; whether there was any."""
         if self.buffered:
-            await self.work(self.spool.keep, self._retention())
+            await self.work(self.spool.keep, self._retention)
             return False
         self._steps += 1
         if self._steps % _BOUND_EVERY == 0:
             await self._bound()
-        sink = await self._opened()
+        sink = await self._outlet.opened()
         if isinstance(sink, RawSink):
             return await self.work(self._step_raw, sink)
         lines = await self.work(self._take)
@@ -247,23 +254,6 @@ class Channel:
         # At once, in this very step of the loop: a cancelled pump must not offer these entries again.
         self._consumed("")
         return True
-
-    async def _opened(self) -> LogSink:
-        """The sink of the driver that goes by the name now: its plugin may have gone, and come again."""
-        name = self.info.container.HostConfig.LogConfig.Type
-        driver = self.ctx.drivers.all(LogDriver).get(name)
-        if driver is None:
-            await self._close_sink()
-            raise Unavailable(f"no plugin offers the log driver {name} now")
-        if driver is not self.driver:
-            await self._close_sink()
-            self.driver = driver
-        if self._sink is None:
-            sink = await driver.open(self.info)
-            if not all(callable(getattr(sink, method, None)) for method in ("write", "close")):
-                raise PluginError(name, "LogDriver.open", f"{sink!r:.80} is no sink")
-            self._sink = sink
-        return self._sink
 
     def _step_raw(self, sink: RawSink) -> bool:
         """Blocks."""
@@ -300,53 +290,19 @@ class Channel:
         here = Position(self._cursor.segment, self._cursor.offset, mark)
         self.spool.save(here)
         if self.retained:
-            self.spool.keep(self._retention())
+            self.spool.keep(self._retention)
             return
         low = min([here, *(pin.position for pin in self.pins if pin.position.segment >= here.segment - PIN_REACH)])
         self.spool.free(low.segment, low.offset)
 
-    def _retention(self) -> int:
-        """Bytes of the buffer that `docker logs` can show, where the buffer is what it reads."""
-        options = self.info.options
-        if self.buffered:
-            return limits(options, default_files=DEFAULT_FILES).total or 1 << 62
-        return limits(options, prefix="cache-", default_files=DEFAULT_FILES).total or 1 << 62
-
     async def _bound(self) -> None:
-        await self.work(self._drop_surplus)
-
-    def _drop_surplus(self) -> None:
-        """Blocks. A sink that takes nothing must not fill the disk."""
-        bound = self._buffer_bound()
+        """A sink that takes nothing must not fill the disk."""
+        bound = bounds.waiting_bound(self.info.options, self._outlet.sink)
         if not bound:
             return
-        with self.lock:
-            surplus = self.spool.unread() - bound
-            if surplus <= 0:
-                return
-            here = self.spool.position
-            for segment in self.spool.segments():
-                if segment < here.segment:
-                    continue
-                start = here.offset if segment == here.segment else 0
-                size = self.spool.size(segment)
-                if surplus < size - start:
-                    here = Position(segment, start + surplus, here.mark)
-                    break
-                surplus -= size - start
-            dropped = self.spool.unread()
-            self.spool.free(here.segment, here.offset)
-            self.spool.save(here)
-            dropped -= self.spool.unread()
-        self._say_dropped(dropped, "bytes were dropped: the log driver takes them too slowly or not at all")
-
-    def _buffer_bound(self) -> int:
-        sink = self._sink
-        if isinstance(sink, RawSink):
-            # Older lines than these would be rotated away as soon as they were written.
-            return max(LEAST_JSON_BOUND, 2 * sink.capacity) if sink.capacity else 0
-        text = self.info.options.get("max-buffer-size", "")
-        return parse_size(text) if text else BUFFER_BOUND
+        dropped = await self.work(bounds.drop_surplus, self.spool, bound, self.lock)
+        if dropped:
+            self._say_dropped(dropped, "bytes were dropped: the log driver takes them too slowly or not at all")
 
     def _say_dropped(self, count: int, what: str) -> None:
         self._dropped += count
@@ -370,17 +326,10 @@ class Channel:
                 self.spool.clear()
 
     async def _close_sink(self) -> None:
-        sink, self._sink = self._sink, None
         if self._cursor is not None:
             self._cursor.close()
             self._cursor = None
-        if sink is None:
-            return
-        try:
-            async with asyncio.timeout(CLOSE_DEADLINE):
-                await sink.close()
-        except Exception as error:  # noqa: BLE001 - a sink of anybody's
-            self.ctx.log.warning("container %s: its log could not be closed: %s", self.id[:12], error)
+        await self._outlet.close()
 
     async def drained(self, seconds: float) -> bool:
         """Wait until the pump has nothing to do; whether it came to that."""
@@ -422,7 +371,7 @@ class Channel:
                 self._say_dropped(left, "bytes were not taken by the log driver before the container was removed")
         await self.halt()
         self._watcher.forget(self.id)
-        driver = self.ctx.drivers.all(LogDriver).get(self.info.container.HostConfig.LogConfig.Type)
+        driver = self.ctx.drivers.all(LogDriver).get(self._outlet.name)
         if driver is not None:
             with suppress(NotFound):
                 await driver.remove(self.info)
