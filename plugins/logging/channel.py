@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from plugin_sdk import NotFound, PluginContext
+from plugin_sdk import NotFound, PluginContext, PluginError, Unavailable
 from plugin_sdk.logs import LogDriver, LogInfo
 
 from . import bounds
 from .batch import join_pieces, parse_monitor, to_entries
-from .outlet import CLOSE_DEADLINE, Outlet
+from .outlet import CLOSE_DEADLINE, Outlet, known
 from .sinks import Pin, RawSink
 from .spool import Cursor, Position, Spool
 from .watch import Watcher
@@ -29,6 +30,9 @@ WRITE_DEADLINE = 60.0
 FLUSH_DEADLINE = 5.0
 """Seconds that the removal of a container waits for a sink that has not yet taken all."""
 BACKOFF = (0.5, 5.0)
+GREET_DEADLINE = 3.0
+"""Seconds that a start waits for the log driver."""
+COMPLAIN_EVERY = 60.0
 PIN_REACH = 4
 """Segments that a reader may lie behind the pump before its place is given up."""
 _BOUND_EVERY = 64
@@ -43,7 +47,7 @@ class Channel:
     """
 
     def __init__(
-        self, ctx: PluginContext, threads: Executor, watcher: Watcher, info: LogInfo, driver: LogDriver
+        self, ctx: PluginContext, threads: Executor, watcher: Watcher, info: LogInfo, driver: LogDriver | None
     ) -> None:
         self.ctx = ctx
         self.info = info
@@ -66,6 +70,7 @@ class Channel:
         self._steps = 0
         self._idle = asyncio.Event()
         self._dropped = 0
+        self._complaint = (0.0, "")
         self.on_settled: Callable[[Channel], None] = lambda channel: None
 
     @property
@@ -74,9 +79,19 @@ class Channel:
         return self.info.container.Id
 
     @property
-    def driver(self) -> LogDriver:
-        """The log driver."""
+    def name(self) -> str:
+        """The log driver's name, as the container's user gave it."""
+        return self._outlet.name
+
+    @property
+    def driver(self) -> LogDriver | None:
+        """The log driver; None before its plugin was there."""
         return self._outlet.driver
+
+    @property
+    def idle(self) -> bool:
+        """There is nothing to move, and nothing to close."""
+        return not self.spool.written() and not self._outlet.used
 
     @property
     def raw(self) -> bool:
@@ -122,6 +137,25 @@ class Channel:
     def _prepare_locked(self) -> None:
         with self.lock:
             self.spool.prepare()
+
+    def meet(self, driver: LogDriver | None) -> None:
+        """This is the driver, if none was known."""
+        self._outlet.driver = self._outlet.driver or driver
+
+    async def greet(self) -> None:
+        """Let the driver know of the run, before it begins; one that is not ready within a moment is not waited for.
+
+        Raises:
+            EngineError: the driver refuses the container.
+        """
+        if self.raw or self.buffered:
+            return
+        try:
+            async with asyncio.timeout(GREET_DEADLINE):
+                await self._outlet.opened()
+        except (TimeoutError, Unavailable, PluginError) as error:
+            reason = str(error) or f"not ready within {GREET_DEADLINE:g} s"
+            self.ctx.log.warning("container %s: log driver %s: %s; output is kept", self.id[:12], self.name, reason)
 
     def resume(self) -> None:
         """The container was running before the daemon."""
@@ -199,13 +233,7 @@ class Channel:
                 try:
                     moved = await self._step()
                 except Exception as error:  # noqa: BLE001 - a sink of anybody's; said, and tried again
-                    self.ctx.log.warning(
-                        "container %s: log driver %s: %s; its output is kept, next try in %g s",
-                        self.id[:12],
-                        self._outlet.name,
-                        error or type(error).__name__,
-                        delay,
-                    )
+                    self._complain(str(error) or type(error).__name__)
                     await self._bound()
                     await asyncio.sleep(delay)
                     delay = min(delay * 2, BACKOFF[1])
@@ -215,6 +243,9 @@ class Channel:
                     continue
                 if self._final:
                     await self._settle()
+                    if self.running:
+                        # Started anew meanwhile; what it wrote by now woke nobody.
+                        continue
                     return
                 if self._dirty:
                     await asyncio.sleep(PUMP_DELAY)
@@ -226,6 +257,15 @@ class Channel:
         finally:
             self._pumping = None
             self._idle.set()
+
+    def _complain(self, what: str) -> None:
+        """The same words once a minute."""
+        now = time.monotonic()
+        if what != self._complaint[1] or now - self._complaint[0] >= COMPLAIN_EVERY:
+            self._complaint = (now, what)
+            self.ctx.log.warning(
+                "container %s: log driver %s: %s; its output is kept, and offered again", self.id[:12], self.name, what
+            )
 
     def _caught_up(self) -> bool:
         """Nothing more to take for now; pieces held back count as taken."""
@@ -242,6 +282,8 @@ class Channel:
         self._steps += 1
         if self._steps % _BOUND_EVERY == 0:
             await self._bound()
+        if self._final and self._outlet.sink is None and not await self.work(self.spool.unread):
+            return False
         sink = await self._outlet.opened()
         if isinstance(sink, RawSink):
             return await self.work(self._step_raw, sink)
@@ -249,8 +291,11 @@ class Channel:
         if not lines:
             return False
         entries = to_entries(parse_monitor(lines), {})
-        async with asyncio.timeout(WRITE_DEADLINE):
-            await sink.write(entries)
+        try:
+            async with asyncio.timeout(WRITE_DEADLINE):
+                await sink.write(entries)
+        except TimeoutError:
+            raise Unavailable(f"did not take its entries within {WRITE_DEADLINE:g} s") from None
         # At once, in this very step of the loop: a cancelled pump must not offer these entries again.
         self._consumed("")
         return True
@@ -371,7 +416,7 @@ class Channel:
                 self._say_dropped(left, "bytes were not taken by the log driver before the container was removed")
         await self.halt()
         self._watcher.forget(self.id)
-        driver = self.ctx.drivers.all(LogDriver).get(self._outlet.name)
+        driver = known(self.ctx, self.name)
         if driver is not None:
             with suppress(NotFound):
                 await driver.remove(self.info)
