@@ -24,8 +24,6 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-FOLDER = "logging"
-"""Folder of the FIFOs, within what the plugin shares with the engine."""
 CHUNK = 64 << 10
 """Bytes of one write: as much as a pipe holds."""
 MODE = 0o700
@@ -40,7 +38,7 @@ class Fifo:
     """A FIFO in a folder that a plugin can see. `make` and `discard` touch the disk.
 
     Attributes:
-        name: of the file, within FOLDER.
+        name: of the file in that folder.
         begun: messages whose beginning was written, since `settle`.
     """
 
@@ -61,7 +59,7 @@ class Fifo:
         Raises OSError. The folder is the plugin's as well, so no link in it is followed.
         """
         self._shared.mkdir(mode=0o711, parents=True, exist_ok=True)
-        with _opened(self._shared, create=True) as folder:
+        with _opened(self._shared) as folder:
             os.mkfifo(self.name, MODE, dir_fd=folder)
             place = os.open(self.name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
             try:
@@ -197,18 +195,8 @@ def sweep(shared: Path, live: Collection[str]) -> int:
 
 
 @contextmanager
-def _opened(shared: Path, *, create: bool = False) -> Iterator[int]:
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    parent = os.open(shared, flags)
-    try:
-        if create:
-            with suppress(FileExistsError):
-                os.mkdir(FOLDER, 0o711, dir_fd=parent)
-                owner = os.fstat(parent)
-                os.chown(FOLDER, owner.st_uid, owner.st_gid, dir_fd=parent, follow_symlinks=False)
-        folder = os.open(FOLDER, flags, dir_fd=parent)
-    finally:
-        os.close(parent)
+def _opened(shared: Path) -> Iterator[int]:
+    folder = os.open(shared, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         yield folder
     finally:

@@ -73,21 +73,22 @@ class Outlet:
             opening.exception()
 
     async def _open(self) -> LogSink:
-        driver = known(self._ctx, self.name)
-        if driver is None or driver is not self.driver:
+        here = known(self._ctx, self.name)
+        if here is None or here is not self.driver:
             await self._close_sink()
-        if driver is None:
-            try:
-                driver = await self._ctx.drivers.find(LogDriver, self.name)
-            except NotFound as error:
-                raise Unavailable(f"no plugin offers it now: {error}") from None
-        self.driver = driver
+        self.driver = driver = here or await self._found()
         if self.sink is None:
             sink = await driver.open(self._info)
             if not all(callable(getattr(sink, method, None)) for method in ("write", "close")):
                 raise PluginError(self.name, "LogDriver.open", f"{sink!r:.80} is no sink")
             self.sink = sink
         return self.sink
+
+    async def _found(self) -> LogDriver:
+        try:
+            return await self._ctx.drivers.find(LogDriver, self.name)
+        except NotFound as error:
+            raise Unavailable(f"no plugin offers it now: {error}") from None
 
     async def close(self) -> None:
         """Close the sink, and give up one that is being opened; a failure is logged."""

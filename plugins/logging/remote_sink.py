@@ -13,7 +13,7 @@ from plugin_sdk.logs import LogEntry
 from plugin_sdk.logwire import Encoder
 from plugin_sdk.managed import PluginPeer
 
-from .fifo import FOLDER, Fifo
+from .fifo import Fifo
 
 START_DEADLINE = 30.0
 STOP_DEADLINE = 2.0
@@ -79,6 +79,7 @@ class RemoteSink:
         self._fifo: Fifo | None = None
         self._started = 0.0
         self._seen = False
+        self._incarnation = ""
         self.closed = False
         self._lock = asyncio.Lock()
 
@@ -99,6 +100,7 @@ class RemoteSink:
             raise PluginError(
                 self._peer.name, "LogDriver.StartLogging", f"no FIFO can be made in {shared}: {error.strerror or error}"
             ) from None
+        self._incarnation = self._peer.incarnation()
         try:
             arguments = {"File": self._path(fifo), "Info": self._facts}
             await self._peer.call("LogDriver.StartLogging", arguments, Nothing, deadline=START_DEADLINE)
@@ -158,7 +160,8 @@ class RemoteSink:
     async def _reading(self) -> Fifo:
         """The FIFO, with the plugin at its other end."""
         fifo = self._fifo
-        if fifo is None or (not fifo.is_read and (self._seen or self._late())):
+        forgotten = self._incarnation != self._peer.incarnation()
+        if fifo is None or forgotten or (not fifo.is_read and (self._seen or self._late())):
             self._drop()
             fifo = await self.start()
         while not fifo.is_read:
@@ -180,7 +183,7 @@ class RemoteSink:
             fifo.discard()
 
     def _path(self, fifo: Fifo) -> str:
-        return f"{self._peer.shared_folder()[1]}/{FOLDER}/{fifo.name}"
+        return f"{self._peer.shared_folder()[1]}/{fifo.name}"
 
     def _unread(self, what: str) -> str:
         return f"plugin {self._peer.name!r} {what}: has it died, or failed at StartLogging?"
