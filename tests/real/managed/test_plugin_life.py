@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,19 +15,6 @@ import pytest
 from harness import Client, Engine, eventually
 
 pytestmark = pytest.mark.real
-
-EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
-
-
-@pytest.fixture(scope="session")
-def built(real_host: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The C example with its root file system."""
-    if not shutil.which("gcc"):
-        pytest.fail("missing Debian packages (make setup installs them): gcc libc6-dev")
-    folder = tmp_path_factory.mktemp("volume-c") / "plugin"
-    shutil.copytree(EXAMPLES / "volume_c", folder)
-    subprocess.run(["make", "-s", "-C", folder, "CC=gcc"], check=True, timeout=60)
-    return folder
 
 
 @pytest.fixture
