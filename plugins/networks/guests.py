@@ -31,9 +31,7 @@ class Guests:
         await self.take_back(guest.Id)
         self._claimed.add(guest.Id)
         wanted = wanted_of(mode, guest.Config, guest.Networking, base.objects)
-        base.attachments.keep(
-            Attachment(ContainerID=guest.Id, ContainerName=name_of(guest), Wanted=wanted, Guest=True)
-        )
+        base.attachments.keep(Attachment(ContainerID=guest.Id, ContainerName=name_of(guest), Wanted=wanted, Guest=True))
         try:
             await self._runs.prepare(guest, preparation)
         except BaseException:
