@@ -7,7 +7,6 @@ from pathlib import Path
 from plugin_sdk import EngineError, InvalidParameter
 from plugin_sdk.containers import ContainerRecord, Preparation
 from plugins.networks.base import Base, name_of
-from plugins.networks.modes import parse_mode
 from plugins.networks.records import Attachment
 from plugins.networks.runs import Runs
 from plugins.networks.sandbox import alive
