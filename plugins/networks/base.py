@@ -67,7 +67,9 @@ class Base:
     def users(self, network_id: str) -> Sequence[Holder]:
         """Containers and guests that are plugged into a network, or about to be."""
         running = [
-            Holder("plugin" if attachment.Guest else "container", attachment.ContainerID, endpoint.ContainerName, "running")
+            Holder(
+                "plugin" if attachment.Guest else "container", attachment.ContainerID, endpoint.ContainerName, "running"
+            )
             for attachment in self.attachments.all()
             for endpoint in attachment.Endpoints
             if endpoint.NetworkID == network_id

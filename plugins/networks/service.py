@@ -119,7 +119,11 @@ class NetworksService:
         network = self.objects.get(ref)
         for endpoint in self.plugged_into(network.Id):
             attachment = self._base.attachments.get(endpoint.ContainerID)
-            if attachment is not None and not attachment.Guest and name in (endpoint.ContainerName, endpoint.ContainerID):
+            if (
+                attachment is not None
+                and not attachment.Guest
+                and name in (endpoint.ContainerName, endpoint.ContainerID)
+            ):
                 await self.runs.release(endpoint.ContainerID)
                 return
         raise NotFound(f"endpoint {name} not found")
