@@ -31,7 +31,8 @@ from kernel.errors import EngineError
 from kernel.events import Bus
 from kernel.hookspecs import MODULES
 from kernel.lifecycle import KERNEL, Lifecycle, Parts
-from kernel.managed import ManagedStore
+from kernel.managed.service import ManagedService
+from kernel.managed.service import Parts as ManagedParts
 from kernel.manager import HookManager
 from kernel.state import Store
 from kernel.state.store import PluginStore
@@ -87,8 +88,17 @@ class Kernel:
             ),
             found,
         )
-        self.managed = ManagedStore(
-            settings.data_root / "plugins", PluginStore(self.store, "kernel"), self.events, self.hooks
+        self.managed = ManagedService(
+            ManagedParts(
+                data_root=settings.data_root,
+                exec_root=settings.exec_root,
+                state=PluginStore(self.store, "kernel"),
+                events=self.events,
+                hooks=self.hooks,
+                drivers=self.drivers,
+                services=self.services,
+                old_style=settings.plugin_dirs,
+            )
         )
         self.services.provide(KERNEL, PluginAdmin, self.plugins)
         self.services.provide(KERNEL, ManagedPlugins, self.managed)
@@ -106,9 +116,9 @@ class Kernel:
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(WORKERS, thread_name_prefix="worker"))
         self.events.listener = self._forward
         self._tasks.append(asyncio.create_task(self._tell(), name="kernel: engine_event"))
-        await self.managed.restore()
         await self.plugins.start_all()
         log.info("plugins have started")
+        await self.managed.restore()
         await self.plugins.restore_all()
         server = self.services.find(ApiServer)
         addresses = server.addresses() if server is not None else []
@@ -128,6 +138,7 @@ class Kernel:
     async def stop(self) -> None:
         """Stop the plugins, and close the state. Containers go on."""
         self.events.close()
+        await self.managed.stop()
         await self.plugins.stop_all()
         for task in self._tasks:
             task.cancel()
@@ -143,6 +154,8 @@ class Kernel:
     async def _tell(self) -> None:
         while True:
             event = await self._outbox.get()
+            if event.type == "plugin" and event.action == "enable":
+                await self.managed.rewire()
             if self.manager.table("engine_event"):
                 await self.hooks.notify("engine_event", event=event)
 

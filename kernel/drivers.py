@@ -25,9 +25,16 @@ DEADLINE = 60.0
 
 Key = tuple[type[Any], str]
 
+Seek = Callable[[str], Awaitable[None]]
+"""Brings in the drivers of the plugin of that name, if there is one; raises EngineError when it cannot be used."""
+
 
 class DriverRegistry:
-    """All drivers; fulfils `contracts.plugin.Drivers`."""
+    """All drivers; fulfils `contracts.plugin.Drivers`.
+
+    Attributes:
+        seek: asked first for a driver that is not there: plugins that run in a process of their own.
+    """
 
     def __init__(self, hooks: Dispatcher, threads: guard.Threads, on_failure: guard.OnFailure) -> None:
         self._hooks = hooks
@@ -35,6 +42,7 @@ class DriverRegistry:
         self._on_failure = on_failure
         self._entries: dict[Key, tuple[str, Guarded]] = {}
         self.stats: dict[tuple[str, str], HookStats] = {}
+        self.seek: Seek | None = None
 
     def add(self, plugin: str, specs: Iterable[DriverSpec]) -> None:
         """Take a plugin's drivers in, all or none.
@@ -76,6 +84,9 @@ class DriverRegistry:
         """See `Drivers.get`."""
         return cast(T, self._entry(contract, name)[1])
 
+    def _knows(self, contract: type[Any], name: str) -> bool:
+        return (contract, name) in self._entries or (contract, f"{name}:{DEFAULT_TAG}") in self._entries
+
     def _entry(self, contract: type[Any], name: str) -> tuple[str, Guarded]:
         entry = self._entries.get((contract, name)) or self._entries.get((contract, f"{name}:{DEFAULT_TAG}"))
         if entry is None:
@@ -85,7 +96,9 @@ class DriverRegistry:
 
     async def find(self, contract: type[T], name: str) -> T:
         """See `Drivers.find`."""
-        if (contract, name) not in self._entries:
+        if not self._knows(contract, name) and self.seek is not None:
+            await self.seek(name)
+        if not self._knows(contract, name):
             found = await self._hooks.first("engine_driver_missing", contract=contract, name=name)
             if found is not None and (contract, name) not in self._entries:
                 plugin, spec = found

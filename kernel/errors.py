@@ -11,6 +11,7 @@ EngineError
 ├── NotSupported        this engine, kernel or configuration cannot do it   (501)
 ├── Unavailable         something needed does not answer now                (503)
 │   └── DeadlineExceeded  ... within its time
+├── PluginRefusal       a plugin on a socket said no; carries its words     (500)
 └── PluginError         a plugin failed; carries its name                   (500)
 """
 
@@ -59,6 +60,22 @@ class Unavailable(EngineError):
 
 class DeadlineExceeded(Unavailable):
     """Something did not answer within its time."""
+
+
+class PluginRefusal(EngineError):
+    """A plugin in a process of its own answered with an error: not a failure of the plugin, but its answer.
+
+    Attributes:
+        plugin: the plugin's name.
+        call: method of the protocol, for example `VolumeDriver.Mount`.
+        text: the plugin's own words.
+    """
+
+    def __init__(self, plugin: str, call: str, text: str) -> None:
+        super().__init__(f"plugin {plugin!r}: {call}: {text}")
+        self.plugin = plugin
+        self.call = call
+        self.text = text
 
 
 class PluginError(EngineError):

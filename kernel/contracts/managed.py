@@ -120,5 +120,15 @@ class ManagedPlugins(Protocol):
     async def create(self, name: str, archive: BinaryIO) -> ManagedPlugin:
         """From a tar with `config.json` and `rootfs/`. Raises InvalidParameter with the field's path, or Conflict."""
 
+    async def peer(self, name: str, capability: str) -> PluginPeer:
+        """The plugin of that name, on its socket: a managed one (waits while it is being started), or an old-style one,
+        which is activated.
+
+        Args:
+            capability: what it must implement, for example "authz".
+
+        Raises NotFound when there is none, or it is disabled, or it does not implement that; Unavailable.
+        """
+
     async def remove(self, ref: str, *, force: bool = False) -> ManagedPlugin:
         """Raises Conflict while enabled and not forced."""

@@ -1,5 +1,1 @@
-"""Managed plugins: `config.json` + `rootfs`, in any language. Here: their store; running them comes with their life cycle."""
-
-from kernel.managed.store import ManagedStore
-
-__all__ = ["ManagedStore"]
+"""Plugins in a process of their own, in any language: `config.json` + `rootfs`, and old-style sockets."""

@@ -5,11 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from plugin_sdk import EngineError, InvalidParameter
+from plugin_sdk import EngineError, InvalidParameter, sysmount
 from plugin_sdk.containers import MountPoint
 from plugin_sdk.rootfs import open_in_root
-
-from . import sysmount
 
 _RECURSIVE_READ_ONLY_KERNEL = (5, 12)
 

@@ -14,13 +14,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from plugin_sdk import EngineError, InvalidParameter, NotFound
+from plugin_sdk import EngineError, InvalidParameter, NotFound, sysmount
 from plugin_sdk.files import write_atomic
 from plugin_sdk.text import NAME
 from plugin_sdk.times import format_ns
 from plugin_sdk.volumes import DriverVolume
-
-from . import sysmount
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -72,6 +72,10 @@ class OldStylePlugin:
 
         class Server(socketserver.ThreadingUnixStreamServer):
             daemon_threads = True
+            block_on_close = False
+
+            def handle_error(self, request: Any, client_address: Any) -> None:
+                return  # a client that did not wait for the answer
 
         folder.mkdir(parents=True, exist_ok=True)
         self.socket.unlink(missing_ok=True)

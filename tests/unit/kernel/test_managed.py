@@ -11,7 +11,8 @@ from kernel import guard
 from kernel.dispatch import Dispatcher
 from kernel.events import Bus
 from kernel.hookspecs import MODULES
-from kernel.managed import ManagedStore, archive, schema
+from kernel.managed import archive, schema
+from kernel.managed.store import ManagedStore
 from kernel.manager import HookManager
 from kernel.state import Store
 from kernel.state.store import PluginStore

@@ -1,0 +1,3 @@
+"""mount(2) and umount2(2)."""
+
+from kernel.sysmount import *
