@@ -19,7 +19,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
-from kernel.errors import EngineError, PluginError
+from kernel.errors import EngineError, PluginError, PluginRefusal
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -120,7 +120,7 @@ class Bench(Generic[D]):
         self._open: AbstractAsyncContextManager[D] | None = None
         self.driver: D = cast(D, None)
 
-    async def begin(self) -> None:
+    async def open_driver(self) -> None:
         """Open the driver."""
         (self.folder / "driver").mkdir(exist_ok=True)
         self._open = self.subject.open(self.folder / "driver")
@@ -130,7 +130,7 @@ class Bench(Generic[D]):
         """For kits that track what a driver makes."""
         return driver
 
-    async def end(self) -> None:
+    async def close_driver(self) -> None:
         """Let go of the driver."""
         opened, self._open = self._open, None
         if opened is not None:
@@ -142,7 +142,7 @@ class Bench(Generic[D]):
             raise DoesNotApply("this driver cannot be started anew from here")
         assert self._open is not None
         self._stack.push_async_exit(self._open)
-        await self.begin()
+        await self.open_driver()
 
     def only_fresh(self, why: str) -> None:
         """The check may only be run against a driver that nobody else uses."""
@@ -199,18 +199,19 @@ class Bench(Generic[D]):
         except EngineError as error:
             raise Broken(f"{what} to be fine", f"{type(error).__name__}: {error}") from error
 
-    @staticmethod
-    async def refused(what: str, call: Awaitable[object], *errors: type[EngineError]) -> EngineError:
-        """A call that must be refused with one of these errors; gives it. A PluginError is a failure, not a refusal."""
+    async def refused(self, what: str, call: Awaitable[object], *errors: type[EngineError]) -> EngineError:
+        """A call that must be refused with one of these errors; gives it. A PluginError is a failure, not a refusal.
+
+        Behind a socket an error has no class, so that from there any refusal will do.
+        """
         names = " or ".join(error.__name__ for error in errors)
         try:
             answer = await call
-        except errors as error:
-            if isinstance(error, PluginError):
+        except EngineError as error:
+            plain = self.subject.remote and isinstance(error, PluginRefusal)
+            if not (isinstance(error, errors) or plain) or isinstance(error, PluginError):
                 raise Broken(f"{what} to be refused with {names}", f"{type(error).__name__}: {error}") from error
             return error
-        except EngineError as error:
-            raise Broken(f"{what} to be refused with {names}", f"{type(error).__name__}: {error}") from error
         raise Broken(f"{what} to be refused with {names}", f"the answer {answer!r}")
 
     @staticmethod
@@ -301,7 +302,7 @@ class Kit:
 async def _attempt(check: Check, bench: Bench[Any]) -> tuple[Outcome, str]:
     try:
         async with asyncio.timeout(check.deadline):
-            await bench.begin()
+            await bench.open_driver()
             await check.run(bench)
     except DoesNotApply as reason:
         return Outcome.DOES_NOT_APPLY, str(reason)
@@ -321,7 +322,7 @@ async def _cleaned(bench: Bench[Any], stack: AsyncExitStack) -> list[str]:
     try:
         async with asyncio.timeout(CLEANUP_DEADLINE):
             left += await bench.clean_up()
-            await bench.end()
+            await bench.close_driver()
             await stack.aclose()
     except TimeoutError:
         left.append(f"no end of the clean-up within {CLEANUP_DEADLINE:g} s")

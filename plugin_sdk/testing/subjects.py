@@ -34,8 +34,8 @@ def load(text: str) -> Factory:
         found: Any = importlib.import_module(module)
         for part in name.split("."):
             found = getattr(found, part)
-    except (ImportError, AttributeError) as error:
-        raise InvalidParameter(f"cannot load {text!r}: {error}") from error
+    except Exception as error:
+        raise InvalidParameter(f"cannot load {text!r}: {type(error).__name__}: {error}") from error
     if not callable(found):
         raise InvalidParameter(f"{text!r} is not callable: want a function or a class that gives a driver")
     return cast(Factory, found)

@@ -23,7 +23,7 @@ from plugin_sdk.testing.engine.terminal import Terminal
 from plugin_sdk.testing.engine.waiting import eventually
 
 if TYPE_CHECKING:
-    import docker
+    from docker.client import DockerClient
 
 PROGRAM = Path(os.environ.get("ENGINE_TEST_PROGRAM") or Path(sys.executable).with_name("engine"))
 """The engine that is tried: the one beside this interpreter."""
@@ -137,9 +137,9 @@ class Client:
         """The first object of `docker inspect`."""
         return json.loads(self.docker("inspect", ref).stdout)[0]
 
-    def api(self, **options: Any) -> docker.DockerClient:
+    def api(self, **options: Any) -> DockerClient:
         """A docker-py client."""
-        from docker import DockerClient
+        from docker.client import DockerClient
 
         return DockerClient(base_url=self.host, **{"version": "auto", "timeout": 60} | options)
 

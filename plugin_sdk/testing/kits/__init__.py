@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from plugin_sdk.testing.kit import Kit
-from plugin_sdk.testing.kits import authz, ipam, log, metrics, network, runtime, storage, volume
+from plugin_sdk.testing.kits import authz, ipam, log, metrics, network, runtime, storage, storage_safety, volume
 
 KITS: Mapping[type[Any], Kit] = {
     kit.contract: kit for kit in (volume.KIT, network.KIT, ipam.KIT, log.KIT, storage.KIT, runtime.KIT)
@@ -16,4 +16,4 @@ KITS: Mapping[type[Any], Kit] = {
 INTERFACES: Mapping[str, Kit] = {"authz": authz.KIT, "metricscollector": metrics.KIT}
 """By capability ("authz" of "docker.authz/1.0"): what is tried over a `PluginPeer`, since there is no driver."""
 
-__all__ = ["INTERFACES", "KITS"]
+__all__ = ["INTERFACES", "KITS", "storage_safety"]

@@ -104,7 +104,9 @@ async def overlap_is_refused(bench: IpamBench) -> None:
     await bench.refused(f"the pool {part} within {wanted}", _kept(bench, part), Forbidden)
 
 
-@KIT.check("a released pool can be had again; releasing it again, or an unknown one, is fine", says=IpamDriver.release_pool)
+@KIT.check(
+    "a released pool can be had again; releasing it again, or an unknown one, is fine", says=IpamDriver.release_pool
+)
 async def release_pool(bench: IpamBench) -> None:
     wanted = subnet()
     pool = await bench.pool(str(wanted))
