@@ -186,6 +186,22 @@ async def whiteouts(bench: StorageBench) -> None:
     bench.holds_file(root / "b", b"own")
 
 
+@KIT.check("an opaque root hides all that lies below", says="OCI image spec, layer: opaque whiteouts.")
+async def opaque_root(bench: StorageBench) -> None:
+    _, root = await bench.root(await bench.stack((member("a"), member("d/x")), (opaque(""), member("d/y"))))
+    bench.nothing_at(root / "a", "the root is opaque")
+    bench.equal(os.listdir(root / "d"), ["y"], "what d holds")
+
+
+@KIT.check("folders that an archive does not name are made, or stay as they are below", says=StorageDriver.apply)
+async def missing_parents(bench: StorageBench) -> None:
+    low = (member("d/", kind=FOLDER, mode=0o2750, uid=5, gid=6, mtime=7),)
+    _, root = await bench.root(await bench.stack(low, (member("d/f"), member("n/f"))))
+    what = (root / "d").stat()
+    bench.equal((stat.S_IMODE(what.st_mode), what.st_uid, what.st_gid), (0o2750, 5, 6), "mode, owner and group of d")
+    bench.equal(stat.S_IMODE((root / "n").stat().st_mode), 0o755, "the mode of n, which no archive names")
+
+
 @KIT.check("containers do not see each other's changes, nor does the layer below", says=StorageDriver.create)
 async def containers_are_apart(bench: StorageBench) -> None:
     chain = await bench.stack((member("f", b"low"),))
