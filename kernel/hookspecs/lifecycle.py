@@ -83,7 +83,7 @@ def engine_holders(kind: str, key: str) -> Iterable[Holder]:
     """Who keeps this object in use?
 
     Called by whoever owns objects of `kind` before it removes one: "image" (key: image ID), "volume" (name),
-    "network" (ID), "plugin" (name), "container" (ID). Answer from memory, from what really exists: there are no
+    "network" (ID), "plugin" (name), "container" (ID), "layer" (chain ID). Answer from memory, from what really exists: there are no
     stored reference counts. None or nothing means that this plugin has no use of it.
     """
     raise NotImplementedError

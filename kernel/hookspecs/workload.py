@@ -43,7 +43,7 @@ async def engine_container_create(draft: ContainerDraft) -> None:
     raise NotImplementedError
 
 
-@hookspec("all", deadline=120.0)
+@hookspec("all", deadline=300.0)
 async def engine_container_prepare(container: ContainerRecord, preparation: Preparation) -> None:
     """Make what lives as long as one run, and say so in `preparation`: mounts, the network namespace, a log target.
 

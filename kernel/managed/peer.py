@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
+import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -96,6 +97,7 @@ class Peer:
         self.relocate: Callable[[], Address | None] | None = None
         self._places = places
         self._session: aiohttp.ClientSession | None = None
+        self._starts = 0
         self._missed = 0
         self._cut_off_until = 0.0
         self._away = ""
@@ -108,8 +110,9 @@ class Peer:
         self._here.clear()
 
     def come_back(self) -> None:
-        """It answers again."""
+        """It answers again, and is another process."""
         self._away, self._missed = "", 0
+        self._starts += 1
         self._here.set()
 
     # Calls
@@ -348,6 +351,20 @@ class Peer:
                 PluginError(self.name, "a path", f"answered {path!r:.200}, which cannot be used: {error.strerror}")
             ) from None
         return str(root) if resolved in ("", "/") else f"{root}/{resolved.lstrip('/')}"
+
+    def incarnation(self) -> str:
+        """See `PluginPeer.incarnation`."""
+        if self._places.rootfs is not None:
+            return str(self._starts)
+        try:
+            status = os.stat(self.address.socket) if self.address.socket is not None else None
+        except OSError:
+            return ""
+        return f"{status.st_ino}:{status.st_ctime_ns}" if status is not None else ""
+
+    def endpoint(self) -> str:
+        """See `PluginPeer.endpoint`."""
+        return str(self.address)
 
     def shared_folder(self) -> tuple[Path, str]:
         """See `PluginPeer.shared_folder`."""

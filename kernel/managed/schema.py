@@ -10,7 +10,7 @@ import json
 import re
 from typing import Any
 
-from pydantic import ConfigDict, ValidationError, field_validator
+from pydantic import ConfigDict, ValidationError, field_validator, model_validator
 
 from kernel.contracts.common import Wire
 from kernel.errors import InvalidParameter
@@ -18,6 +18,9 @@ from kernel.errors import InvalidParameter
 MAX_BYTES = 1 << 20
 """Size of `config.json` that is read."""
 
+NETWORKS = ("", "none", "null", "host", "bridge")
+
+_FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}\Z")
 _INTERFACE = re.compile(r"[a-z0-9][a-z0-9._-]*\.[a-z0-9_-]+/[0-9][0-9a-z.]*\Z", re.IGNORECASE)
 
 
@@ -49,12 +52,32 @@ class InterfaceSpec(_Part):
 
 
 class EnvSpec(_Part):
-    """Value None: not set unless a setting does."""
+    """Value None: not set unless a setting does. Secret: a value that is set is kept apart and never shown."""
 
     Name: str
     Description: str = ""
     Settable: list[str] = []
     Value: str | None = None
+    Secret: bool = False
+
+    @field_validator("Name")
+    @classmethod
+    def _name(cls, name: str) -> str:
+        return _setting_name(name)
+
+
+class SecretSpec(_Part):
+    """A setting that the plugin finds as a file below /run/secrets, on a tmpfs; never shown."""
+
+    Name: str
+    Description: str = ""
+
+    @field_validator("Name")
+    @classmethod
+    def _name(cls, name: str) -> str:
+        if not _FILE_NAME.match(name):
+            raise ValueError(f"{name!r} must be a file name of letters, digits, '.', '_' and '-'")
+        return name
 
 
 class ArgsSpec(_Part):
@@ -77,6 +100,11 @@ class MountSpec(_Part):
     Type: str = ""
     Options: list[str] = []
 
+    @field_validator("Destination")
+    @classmethod
+    def _inside(cls, path: str) -> str:
+        return _absolute_path(path)
+
 
 class DeviceSpec(_Part):
     """Path None: given by a setting."""
@@ -85,6 +113,11 @@ class DeviceSpec(_Part):
     Description: str = ""
     Settable: list[str] = []
     Path: str | None = None
+
+    @field_validator("Path")
+    @classmethod
+    def _absolute(cls, path: str | None) -> str | None:
+        return _absolute_path(path) if path else path
 
 
 class LinuxSpec(_Part):
@@ -99,6 +132,13 @@ class NetworkSpec(_Part):
     """Type: "", "none", "host" or "bridge"."""
 
     Type: str = ""
+
+    @field_validator("Type")
+    @classmethod
+    def _known(cls, kind: str) -> str:
+        if kind not in NETWORKS:
+            raise ValueError(f"{kind!r} is no network of a plugin; want one of none, host, bridge")
+        return kind
 
 
 class UserSpec(_Part):
@@ -126,14 +166,42 @@ class PluginConfig(_Part):
     Env: list[EnvSpec] = []
     Args: ArgsSpec = ArgsSpec()
     Linux: LinuxSpec = LinuxSpec()
+    Secrets: list[SecretSpec] = []
+    Os: str = ""
+    Architecture: str = ""
     rootfs: dict[str, Any] = {}
 
-    @field_validator("PropagatedMount", "WorkDir")
+    @field_validator("WorkDir")
     @classmethod
     def _absolute(cls, path: str) -> str:
-        if path and (not path.startswith("/") or ".." in path.split("/")):
-            raise ValueError(f"{path!r} must be an absolute path without ..")
-        return path
+        return _absolute_path(path) if path else path
+
+    @field_validator("PropagatedMount")
+    @classmethod
+    def _below_root(cls, path: str) -> str:
+        if path and path.strip("/.") == "":
+            raise ValueError(f"{path!r} must name a folder below /")
+        return _absolute_path(path) if path else path
+
+    @model_validator(mode="after")
+    def _runs(self) -> PluginConfig:
+        if not self.Entrypoint or not self.Entrypoint[0]:
+            raise ValueError("Entrypoint must name the program to run")
+        if self.Interface.Types and not self.Interface.Socket:
+            raise ValueError("Interface.Socket must name the socket, since Interface.Types is not empty")
+        return self
+
+
+def _absolute_path(path: str) -> str:
+    if not path.startswith("/") or ".." in path.split("/") or "\0" in path:
+        raise ValueError(f"{path!r} must be an absolute path without ..")
+    return path
+
+
+def _setting_name(name: str) -> str:
+    if not name or "=" in name or "\0" in name:
+        raise ValueError(f"{name!r} is no name of a variable")
+    return name
 
 
 def parse(raw: bytes) -> dict[str, Any]:
@@ -156,11 +224,6 @@ def parse(raw: bytes) -> dict[str, Any]:
         raise InvalidParameter(f"config.json: {where}: {first['msg']}") from None
 
 
-def default_settings(config: dict[str, Any]) -> dict[str, Any]:
-    """The settings that a config begins with."""
-    return {
-        "Args": config["Args"]["Value"],
-        "Devices": config["Linux"]["Devices"],
-        "Env": [f"{item['Name']}={item['Value']}" for item in config["Env"] if item["Value"] is not None],
-        "Mounts": config["Mounts"],
-    }
+def model(config: dict[str, Any]) -> PluginConfig:
+    """A stored config, typed."""
+    return PluginConfig.model_validate(config)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from plugin_sdk import InvalidParameter
+from plugin_sdk import EngineError, InvalidParameter, PluginError, Unavailable
 from plugin_sdk.containers import ContainerRecord, RestartRule
 
 FIRST_DELAY = 0.1
@@ -52,6 +52,18 @@ def wanted_after_exit(record: ContainerRecord, code: int) -> bool:
     if rule.Name == "on-failure":
         return code != 0 and (rule.MaximumRetryCount == 0 or record.RestartCount < rule.MaximumRetryCount)
     return rule.Name in ("always", "unless-stopped")
+
+
+def wanted_after_failed_start(record: ContainerRecord, error: EngineError) -> bool:
+    """Whether a container that could not be started by its policy is tried again.
+
+    `on-failure` speaks of the container's own failures: it is tried again when something that it needs is missing, as a
+    volume's plugin that is not there yet after a boot of the machine, and not when the container itself cannot be run.
+    """
+    rule = record.HostConfig.RestartPolicy.Name
+    if rule == "on-failure":
+        return isinstance(error, Unavailable | PluginError)
+    return rule in ("always", "unless-stopped")
 
 
 def wanted_at_boot(record: ContainerRecord) -> bool:

@@ -6,12 +6,13 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
-from plugin_sdk import Conflict, EngineError, NotFound, NotModified
+from plugin_sdk import Conflict, EngineError, NotFound, NotModified, Unavailable
 from plugin_sdk.containers import ContainerRecord, ContainerStatus, Preparation
 from plugin_sdk.runtime import Launch, OciSpec, Running
 from plugin_sdk.times import format_ns
+from plugin_sdk.volumes import VolumeDriver
 
-from . import ending
+from . import ending, restart
 from .store import with_state
 
 if TYPE_CHECKING:
@@ -174,6 +175,7 @@ def schedule(service: ContainerService, container_id: str, delay: float) -> None
 async def _again(service: ContainerService, container_id: str, delay: float) -> None:
     await asyncio.sleep(delay)
     live = service.live(container_id)
+    missing = await _missing_driver(service, container_id)
     async with live.lock:
         try:
             record = service.get(container_id)
@@ -183,11 +185,28 @@ async def _again(service: ContainerService, container_id: str, delay: float) -> 
             return
         live.timer = None
         try:
+            if missing is not None:
+                await service.update(container_id, lambda present: with_state(present, Error=str(missing)))
+                raise missing
             await run(service, record)
         except EngineError as error:
             service.ctx.log.warning("container %s could not be started again: %s", container_id[:12], error)
-            again = record.HostConfig.RestartPolicy.Name in ("always", "unless-stopped")
-            if not again:
+            if not restart.wanted_after_failed_start(record, error):
                 await service.update(container_id, lambda present: with_state(present, Status=ContainerStatus.EXITED))
                 return
             schedule(service, container_id, live.backoff.next(0.0))
+
+
+async def _missing_driver(service: ContainerService, container_id: str) -> EngineError | None:
+    """Why a volume's driver cannot be had now. Waits for a plugin that is being started, so that the start itself, which
+    holds the container's lock, does not; whoever stops the container ends the wait."""
+    record = service.records.stored(container_id)
+    wanted = {mount.Driver for mount in record.Mounts if mount.Type == "volume" and mount.Driver} if record else set()
+    for name in sorted(wanted):
+        try:
+            await service.ctx.drivers.find(VolumeDriver, name)
+        except NotFound as error:
+            return Unavailable(f"the driver of a volume is missing: {error}")
+        except EngineError as error:
+            return error
+    return None

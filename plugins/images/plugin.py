@@ -95,6 +95,11 @@ class ImagesPlugin(Plugin):
             self._ctx.log.error("image %s (%s) lacks layers: load or pull it again, or remove it", image.Id, names)
         await self._store.sweep(self._found)
 
+    @hookimpl
+    def engine_holders(self, kind: str, key: str) -> Iterable[Holder]:
+        """Images that a layer belongs to."""
+        return self._store.holders_of_layer(key) if kind == "layer" else ()
+
     def _holders(self, image_id: str) -> Iterable[Holder]:
         for _, found in self._ctx.hooks.sync("engine_holders", kind="image", key=image_id):
             yield from found

@@ -259,6 +259,13 @@ class Images:
                 removed.append(chain)
         return removed
 
+    def holders_of_layer(self, chain: str) -> Sequence[Holder]:
+        """Who needs a layer: images, and work that is about to make one."""
+        found = [
+            Holder("image", image_id, image_id[:19]) for image_id, chains in self._chains.items() if chain in chains
+        ]
+        return found or ([Holder("image", "", "being made")] if chain in self._fresh or self._held[chain] else [])
+
     @property
     def orphans(self) -> Sequence[str]:
         """Chain IDs of layers that containers still used when their image went."""

@@ -65,10 +65,14 @@ class Base:
         ]
 
     def users(self, network_id: str) -> Sequence[Holder]:
-        """Containers that are plugged into a network, or about to be."""
+        """Containers and guests that are plugged into a network, or about to be."""
         running = [
-            Holder("container", endpoint.ContainerID, endpoint.ContainerName, "running")
-            for endpoint in self.plugged_into(network_id)
+            Holder(
+                "plugin" if attachment.Guest else "container", attachment.ContainerID, endpoint.ContainerName, "running"
+            )
+            for attachment in self.attachments.all()
+            for endpoint in attachment.Endpoints
+            if endpoint.NetworkID == network_id
         ]
         starting = [
             Holder("container", container_id, networks[network_id], "starting")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import ipaddress
 import os
 from collections.abc import Iterable, Sequence
@@ -142,6 +143,15 @@ def mounts(folder: Path) -> list[OciMount]:
     return [
         OciMount(f"/etc/{name}", str(folder / name), "bind", ("rbind", "rprivate", "rw"))
         for name in (RESOLV, HOSTNAME, HOSTS)
+    ]
+
+
+def for_guest(mounts: Iterable[OciMount]) -> list[OciMount]:
+    """The mounts that a managed plugin gets: hosts and resolv.conf, read-only."""
+    return [
+        dataclasses.replace(mount, options=("rbind", "rprivate", "ro"))
+        for mount in mounts
+        if mount.destination != f"/etc/{HOSTNAME}"
     ]
 
 

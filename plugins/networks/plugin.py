@@ -159,6 +159,11 @@ class NetworksPlugin(Plugin):
         await self._service.remove(container.Id)
 
     @hookimpl
+    async def engine_ready(self, addresses: list[str]) -> None:
+        """Managed plugins that still run have claimed their networks by now."""
+        self._ctx.spawn(self._service.guests.drop_unclaimed(), name="guests")
+
+    @hookimpl
     async def engine_event(self, event: Event) -> None:
         """A renamed container is found under its new name."""
         if event.type == "container" and event.action == "rename":

@@ -37,6 +37,7 @@ class Attachment(Wire):
         Endpoints: while it runs, what it has.
         Sandbox: path of its own network namespace while it runs, "" when it has none of its own.
         Files: folder with its hosts, hostname and resolv.conf while it runs.
+        Guest: it is no container, but something else that networks were lent to: a managed plugin.
     """
 
     ContainerID: str
@@ -45,6 +46,7 @@ class Attachment(Wire):
     Endpoints: list[EndpointRecord] = []
     Sandbox: str = ""
     Files: str = ""
+    Guest: bool = False
 
     @property
     def plugged(self) -> bool:

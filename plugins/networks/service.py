@@ -8,11 +8,12 @@ from pathlib import Path
 
 from plugin_sdk import EngineError, Holder, NotFound, Unavailable
 from plugin_sdk.aio import blocking
-from plugin_sdk.containers import ContainerDraft, ContainerRecord, Containers, EndpointConfig
+from plugin_sdk.containers import ContainerDraft, ContainerRecord, Containers, EndpointConfig, Preparation
 from plugin_sdk.network import EndpointRecord, NetworkDriver
 from plugins.networks import hosts, names
 from plugins.networks.base import Base
 from plugins.networks.changes import Changes
+from plugins.networks.guests import Guests
 from plugins.networks.objects import NetworkCreate
 from plugins.networks.records import Attachment, StoredNetwork
 from plugins.networks.runs import Runs
@@ -34,6 +35,7 @@ class NetworksService:
         self._surroundings = Surroundings(base, dns, gateway_ips)
         self._changes = Changes(base, self._surroundings)
         self.runs = Runs(base, self._surroundings)
+        self.guests = Guests(base, self.runs)
         self.objects = base.objects
         self._restored = asyncio.Event()
 
@@ -99,11 +101,29 @@ class NetworksService:
         """See `Networks.disconnect`."""
         await self._changes.disconnect(ref, container, force=force)
 
+    async def lend(self, guest: ContainerRecord, preparation: Preparation) -> None:
+        """See `Networks.lend`."""
+        await self.ready()
+        await self.guests.lend(guest, preparation)
+
+    async def keep(self, guest_id: str) -> bool:
+        """See `Networks.keep`."""
+        return self.guests.keep(guest_id)
+
+    async def take_back(self, guest_id: str) -> None:
+        """See `Networks.take_back`."""
+        await self.guests.take_back(guest_id)
+
     async def disconnect_gone(self, ref: str, name: str) -> None:
         """Drop what is left on a network of a container that no longer exists. Raises NotFound."""
         network = self.objects.get(ref)
         for endpoint in self.plugged_into(network.Id):
-            if name in (endpoint.ContainerName, endpoint.ContainerID):
+            attachment = self._base.attachments.get(endpoint.ContainerID)
+            if (
+                attachment is not None
+                and not attachment.Guest
+                and name in (endpoint.ContainerName, endpoint.ContainerID)
+            ):
                 await self.runs.release(endpoint.ContainerID)
                 return
         raise NotFound(f"endpoint {name} not found")
@@ -176,6 +196,8 @@ class NetworksService:
 
     async def _settle_ended(self, containers: Containers) -> None:
         for attachment in self._base.attachments.all():
+            if attachment.Guest:
+                continue  # it may be claimed until `engine_ready`
             container = self._base.container(attachment.ContainerID)
             if container is not None and (container.State.running or container.State.Starting):
                 continue

@@ -60,7 +60,7 @@ class Surroundings:
             return hosts.write(Path(attachment.Files), files), host
 
         mounts, host = await blocking(work)
-        add_mounts(preparation, container, mounts)
+        add_mounts(preparation, container, hosts.for_guest(mounts) if attachment.Guest else mounts)
         if embedded:
             await self._serve(container, attachment, host)
 

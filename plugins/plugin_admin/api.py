@@ -5,21 +5,11 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from plugin_sdk import (
-    Conflict,
-    InvalidParameter,
-    NotFound,
-    NotSupported,
-    PluginAdmin,
-    PluginContext,
-    PluginStatus,
-)
-from plugin_sdk.http import Flag, reply, spool
+from plugin_sdk import Conflict, InvalidParameter, NotFound, PluginAdmin, PluginContext, PluginStatus
+from plugin_sdk.http import Flag, abandon_with_client, read, reply, spool
 from plugin_sdk.managed import ManagedPlugin, ManagedPlugins
 from plugin_sdk.text import parse_filters
-from plugins.plugin_admin import shapes
-
-_LATER = "running managed plugins is not supported yet: {what} of plugin {name} is not possible"
+from plugins.plugin_admin import distribution_api, process_api, shapes
 
 
 def router(ctx: PluginContext) -> APIRouter:
@@ -27,7 +17,9 @@ def router(ctx: PluginContext) -> APIRouter:
     routes = APIRouter()
     # First enable and disable: the last of the managed plugins' routes would match them too.
     _switch_routes(routes, ctx)
+    distribution_api.add(routes, ctx)
     _managed_routes(routes, ctx)
+    process_api.add(routes, ctx)
     _engine_routes(routes, ctx)
     return routes
 
@@ -35,14 +27,17 @@ def router(ctx: PluginContext) -> APIRouter:
 def _managed_routes(routes: APIRouter, ctx: PluginContext) -> None:
     store = ctx.require(ManagedPlugins)
 
+    def shown(plugin: ManagedPlugin) -> dict[str, object]:
+        return shapes.managed(plugin, store.shown_settings(plugin.Id), store.status(plugin.Id))
+
     @routes.get("/plugins")
     async def list_plugins(request: Request, filters: str = "") -> Response:
         chosen = parse_filters(filters, known=("enabled", "capability"))
-        return reply([shapes.managed(plugin) for plugin in shapes.select(store.list(), chosen)])
+        return reply([shown(plugin) for plugin in shapes.select(store.list(), chosen)])
 
     @routes.get("/plugins/{name:path}/json")
     async def inspect(request: Request, name: str) -> Response:
-        return reply(shapes.managed(store.get(name)))
+        return reply(shown(store.get(name)))
 
     @routes.post("/plugins/create")
     async def create(request: Request, name: str = "") -> Response:
@@ -52,45 +47,46 @@ def _managed_routes(routes: APIRouter, ctx: PluginContext) -> None:
             await store.create(name, archive)
         return Response(status_code=204)
 
+    @routes.post("/plugins/{name:path}/set")
+    async def change(request: Request, name: str) -> Response:
+        await store.set(name, shapes.words(await read(request)))
+        return Response(status_code=204)
+
     @routes.delete("/plugins/{name:path}")
     async def remove(request: Request, name: str, force: Flag = False) -> Response:
         if _managed(store, name) is None and _in_process(ctx, name) is not None:
             raise Conflict(f"plugin {name} belongs to an installed Python distribution: disable it, or uninstall that")
-        return reply(shapes.managed(await store.remove(name, force=force)))
-
-    @routes.get("/plugins/privileges")
-    async def privileges(request: Request) -> Response:
-        raise NotSupported("installing plugins from a registry is not supported: no registry plugin is enabled")
-
-    @routes.post("/plugins/pull")
-    async def pull(request: Request) -> Response:
-        raise NotSupported("installing plugins from a registry is not supported: no registry plugin is enabled")
-
-    @routes.post("/plugins/{name:path}/{action}")
-    async def other(request: Request, name: str, action: str) -> Response:
-        if action not in ("set", "upgrade", "push"):
-            raise NotFound("page not found")
-        raise NotSupported(_LATER.format(what=action, name=store.get(name).Name))
+        plugin = store.get(name)
+        before = shown(plugin)
+        await store.remove(plugin.Id, force=force)
+        return reply(before)
 
 
 def _switch_routes(routes: APIRouter, ctx: PluginContext) -> None:
     """Enable and disable, for whichever kind carries the name; a managed plugin comes first."""
     store = ctx.require(ManagedPlugins)
 
-    def switchable(name: str, what: str) -> str:
-        plugin = _managed(store, name)
-        if plugin is not None:
-            raise NotSupported(_LATER.format(what=what, name=plugin.Name))
+    def in_process(name: str) -> str:
         if _in_process(ctx, name) is None:
             raise NotFound(f'plugin "{name}" not found')
         return name
 
-    async def enable(request: Request, name: str) -> Response:
-        await ctx.require(PluginAdmin).enable(switchable(name, "enable"))
+    async def enable(request: Request, name: str, timeout: float = 0.0) -> Response:
+        plugin = _managed(store, name)
+        if plugin is None:
+            await ctx.require(PluginAdmin).enable(in_process(name))
+        else:
+            # A client that gives up waiting wants no plugin that comes up later behind its back.
+            abandon_with_client(request)
+            await store.enable(plugin.Id, timeout=timeout)
         return Response(status_code=200)
 
     async def disable(request: Request, name: str, force: Flag = False) -> Response:
-        await ctx.require(PluginAdmin).disable(switchable(name, "disable"), force=force)
+        plugin = _managed(store, name)
+        if plugin is None:
+            await ctx.require(PluginAdmin).disable(in_process(name), force=force)
+        else:
+            await store.disable(plugin.Id, force=force)
         return Response(status_code=200)
 
     for prefix in ("/plugins/{name:path}", "/engine/plugins/{name}"):

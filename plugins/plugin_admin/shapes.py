@@ -2,24 +2,43 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from plugin_sdk import HookStats, InvalidParameter, PluginStatus
-from plugin_sdk.managed import ManagedPlugin
+from plugin_sdk.managed import ManagedPlugin, ManagedStatus, OldStylePlugin, Privilege
 from plugin_sdk.text import Filters
 
 
-def managed(plugin: ManagedPlugin) -> dict[str, Any]:
-    """`Plugin` of the Engine API."""
+def managed(plugin: ManagedPlugin, settings: dict[str, Any], status: ManagedStatus) -> dict[str, Any]:
+    """`Plugin` of the Engine API, and `Status`, which is the engine's own: what is known of its process."""
     return {
         "Config": plugin.Config,
         "Enabled": plugin.Enabled,
         "Id": plugin.Id,
         "Name": plugin.Name,
         "PluginReference": plugin.PluginReference or plugin.Name,
-        "Settings": plugin.Settings,
+        "Settings": settings,
+        "Status": {
+            "State": str(status.state),
+            "Pid": status.pid,
+            "Restarts": status.restarts,
+            "LastError": status.last_error,
+            "Failures": status.failures,
+            "Since": status.since,
+        },
+    }
+
+
+def old_style(plugin: OldStylePlugin) -> dict[str, Any]:
+    """An old-style plugin, for `GET /engine/plugins/old-style`."""
+    return {
+        "Name": plugin.name,
+        "Address": plugin.address,
+        "Interfaces": list(plugin.interfaces),
+        "LastError": plugin.last_error,
     }
 
 
@@ -63,3 +82,32 @@ def _capabilities(plugin: ManagedPlugin) -> set[str]:
     """ "volumedriver" of "docker.volumedriver/1.0"."""
     interface = plugin.Config.get("Interface") or {}
     return {str(kind).partition("/")[0].rpartition(".")[2].lower() for kind in interface.get("Types") or ()}
+
+
+def words(raw: bytes) -> list[str]:
+    """A JSON list of strings. Raises InvalidParameter."""
+    try:
+        parsed = json.loads(raw or b"null")
+    except ValueError as error:
+        raise InvalidParameter(f"invalid JSON: {error}") from None
+    if not isinstance(parsed, list) or not all(isinstance(word, str) for word in parsed):
+        raise InvalidParameter("invalid body: want a list of strings NAME=VALUE")
+    return parsed
+
+
+def privilege(asked: Privilege) -> dict[str, Any]:
+    """`PluginPrivilege` of the Engine API."""
+    return {"Name": asked.name, "Description": asked.description, "Value": list(asked.value)}
+
+
+def privileges(raw: bytes) -> list[Privilege]:
+    """What a client grants. Raises InvalidParameter."""
+    try:
+        parsed = json.loads(raw or b"null") or []
+        folded = [{key.lower(): value for key, value in dict(item).items()} for item in parsed]
+        return [
+            Privilege(str(item["name"]), str(item.get("description") or ""), tuple(map(str, item.get("value") or ())))
+            for item in folded
+        ]
+    except (ValueError, TypeError, KeyError) as error:
+        raise InvalidParameter(f"invalid privileges: want a list of Name, Description, Value: {error!r}") from None

@@ -10,6 +10,7 @@ from typing import Any
 from plugin_sdk import DriverSpec, EngineError, InvalidParameter, NotFound, Plugin, PluginContext, PluginMeta, hookimpl
 from plugin_sdk.aio import blocking
 from plugin_sdk.containers import ContainerDraft, ContainerRecord, Containers, Preparation
+from plugin_sdk.managed import ManagedPlugins
 from plugin_sdk.runtime import Exit, Runtime, Runtimes
 from plugins.runtime_oci import capabilities, cgroups, checks, host, mounts, seccomp
 from plugins.runtime_oci.driver import OciRuntime, Shared
@@ -102,6 +103,9 @@ class RuntimeOciPlugin(Plugin):
         if containers is None or self._shared is None:
             return
         known = {record.Id for record in containers.list()}
+        managed = self._ctx.find(ManagedPlugins)
+        if managed is not None:
+            known |= {plugin.Id for plugin in managed.list()}
         for driver in self._drivers.values():
             for container_id in await blocking(_names, driver.binary.root):
                 if container_id not in known:

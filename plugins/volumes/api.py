@@ -9,12 +9,13 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from plugin_sdk import Conflict, EngineError, Event, InvalidParameter, PluginContext, Wire
+from plugin_sdk import Conflict, EngineError, Event, InvalidParameter, PluginContext, Unavailable, Wire
 from plugin_sdk.http import Flag, api_version, body, reply
 from plugin_sdk.text import Filters, match_labels, parse_filters
 from plugin_sdk.volumes import DriverVolume, VolumeRecord
 
 from .service import VolumeService
+from .survey import Survey
 
 _LIST_FILTERS = ("dangling", "driver", "label", "name")
 _PRUNE_FILTERS = ("all", "label", "label!")
@@ -69,7 +70,7 @@ def _named(patterns: Sequence[str], name: str) -> bool:
     return not patterns
 
 
-def make_router(ctx: PluginContext, volumes: VolumeService) -> APIRouter:
+def make_router(ctx: PluginContext, volumes: VolumeService, survey: Survey) -> APIRouter:
     """The routes."""
     router = APIRouter()
 
@@ -77,13 +78,13 @@ def make_router(ctx: PluginContext, volumes: VolumeService) -> APIRouter:
     async def list_volumes(filters: str = "") -> Response:
         wanted = parse_filters(filters, known=_LIST_FILTERS)
         dangling = _flag(wanted, "dangling")
-        found, warnings = await volumes.survey()
+        found, warnings = await survey.all()
         shown = [
             _shape(record, volume)
             for record, volume in found
             if _named(wanted.get("name", ()), record.Name)
             and match_labels(wanted.get("label", ()), record.Labels)
-            and (not wanted.get("driver") or record.Driver in wanted["driver"])
+            and (not wanted.get("driver") or any(volumes.is_driver(record.Driver, one) for one in wanted["driver"]))
             and (dangling is None or dangling is not bool(volumes.holders(record.Name)))
         ]
         return reply({"Volumes": shown, "Warnings": warnings or None})
@@ -102,8 +103,11 @@ def make_router(ctx: PluginContext, volumes: VolumeService) -> APIRouter:
         every = _flag(wanted, "all") or api_version(request) < (1, 42)
         deleted: list[str] = []
         reclaimed = 0
+        silent: set[str] = set()
         for record in volumes.list():
             if not (every or record.Anonymous) or not _prunable(wanted, record.Labels) or volumes.holders(record.Name):
+                continue
+            if record.Driver in silent:
                 continue
             try:
                 size = await volumes.usage(record.Name)
@@ -111,6 +115,8 @@ def make_router(ctx: PluginContext, volumes: VolumeService) -> APIRouter:
             except Conflict:
                 continue
             except EngineError as error:
+                if isinstance(error, Unavailable):
+                    silent.add(record.Driver)
                 ctx.log.warning("prune: volume %s: %s", record.Name, error)
                 continue
             deleted.append(record.Name)
@@ -120,7 +126,7 @@ def make_router(ctx: PluginContext, volumes: VolumeService) -> APIRouter:
 
     @router.get("/volumes/{name}")
     async def inspect_volume(name: str) -> Response:
-        return reply(_shape(*await volumes.look(name)))
+        return reply(_shape(*await survey.look(name)))
 
     @router.delete("/volumes/{name}")
     async def remove_volume(name: str, force: Flag = False) -> Response:

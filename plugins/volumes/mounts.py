@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
 from plugin_sdk import (
     Conflict,
+    DeadlineExceeded,
     EngineError,
     Event,
     InvalidParameter,
     NotFound,
     NotSupported,
     PluginContext,
+    PluginRefusal,
     Unavailable,
     Wire,
 )
@@ -29,10 +31,17 @@ from .binds import bind_options, bind_source, can_recurse, first_missing, pin, u
 from .copyup import copy_up, is_empty
 from .local import LocalDriver
 from .modes import tmpfs_options
+from .owed import BOOT, OwedUnmounts, owed
 from .plan import Planned, plan, tmpfs_mounts
 from .service import VolumeService
 
 T = TypeVar("T")
+
+QUIET_PATIENCE = 60.0
+"""Seconds that a mount waits for an unmount of the same volume that is on its way."""
+TOUCH_DEADLINE = 30.0
+"""Seconds within which a file system that a plugin mounted has to answer."""
+THREADS = 4
 
 
 class HeldVolume(Wire):
@@ -46,30 +55,35 @@ class MountRun(Wire):
     """Volumes mounted through their drivers for one run of a container; written before they are.
 
     Attributes:
-        Id: the container's.
+        Id: the container's, or the request's own while an image's files are copied.
         Request: what the drivers count by.
+        Boot: of the machine, when they were mounted.
     """
 
     Id: str
     Request: str
+    Boot: str = ""
     Volumes: list[HeldVolume] = []
 
 
 class ContainerMounts:
     """Implements the hooks of a container's life; knows nothing of plugins."""
 
-    def __init__(self, ctx: PluginContext, volumes: VolumeService, local: LocalDriver) -> None:
+    def __init__(self, ctx: PluginContext, volumes: VolumeService, local: LocalDriver, unmounts: OwedUnmounts) -> None:
         self._ctx = ctx
         self._volumes = volumes
         self._local = local
+        self._owed = unmounts
         self._runs = ctx.state.collection("runs", MountRun, key=lambda run: run.Id)
         self._mounted: set[str] = set()
-        # Of its own: the host paths of bind mounts may be on a dead server.
-        self._threads = ThreadPoolExecutor(4, thread_name_prefix="volumes")
+        self._before: list[MountRun] = []
+        # By driver, since what one mounted may hang; "" for the rest: the host paths of bind mounts may be on a dead server.
+        self._threads: dict[str, ThreadPoolExecutor] = {}
 
     def close(self) -> None:
         """Let go of the threads."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for pool in self._threads.values():
+            pool.shutdown(wait=False, cancel_futures=True)
 
     async def validate(self, draft: ContainerDraft) -> None:
         """See `engine_container_validate`."""
@@ -166,14 +180,19 @@ class ContainerMounts:
                 return
             await self._thread(copy_up, await draft.rootfs(), target, path, fresh=fresh)
             return
-        driver = await self._volumes.driver_of(record)
+        async with self._mounted_for_copy(record) as path:
+            if await self._touch(record, is_empty, path):
+                await self._thread(copy_up, await draft.rootfs(), target, path, fresh=False, pool=record.Driver)
+
+    @asynccontextmanager
+    async def _mounted_for_copy(self, record: VolumeRecord) -> AsyncIterator[str]:
         request = new_id()
+        run = await self._intend(request, request, [record])
         try:
-            path = _checked(await driver.mount(record.Name, request), record)
-            if await self._thread(is_empty, path):
-                await self._thread(copy_up, await draft.rootfs(), target, path, fresh=False)
+            yield (await self._mount_each(run, [record]))[record.Name]
         finally:
-            await driver.unmount(record.Name, request)
+            if (left := self._runs.get(run.Id)) is not None:
+                await self._give_back(left)
 
     def _plain(self, record: VolumeRecord) -> bool:
         """A folder of ours: nothing to mount."""
@@ -197,7 +216,9 @@ class ContainerMounts:
                 case "volume":
                     source = sources[mount.Name]
                     if mount.Subpath:
-                        source = await self._thread(pin, source, mount.Subpath, self._ctx.run / container.Id, number)
+                        record = self._volumes.get(mount.Name)
+                        place = self._ctx.run / container.Id
+                        source = await self._touch(record, pin, source, mount.Subpath, place, number)
                 case _:
                     source = await self._thread(bind_source, mount)
             preparation.mounts.append(OciMount(mount.Destination, source, "bind", bind_options(mount)))
@@ -220,16 +241,52 @@ class ContainerMounts:
             elif not os.path.isdir(paths[record.Name]):
                 raise NotFound(f"volume {record.Name}: its folder {paths[record.Name]} is gone")
         if held:
-            run = MountRun(
-                Id=container.Id,
-                Request=new_id(),
-                Volumes=[HeldVolume(Name=record.Name, Driver=record.Driver) for record in held],
-            )
-            await self._runs.put(run)
-            for record in held:
-                driver = await self._volumes.driver_of(record)
-                paths[record.Name] = _checked(await driver.mount(record.Name, run.Request), record)
+            run = await self._intend(container.Id, new_id(), held)
+            paths |= await self._mount_each(run, held)
         return paths
+
+    async def _intend(self, run_id: str, request: str, records: list[VolumeRecord]) -> MountRun:
+        volumes = [HeldVolume(Name=record.Name, Driver=record.Driver) for record in records]
+        run = MountRun(Id=run_id, Request=request, Boot=BOOT, Volumes=volumes)
+        await self._runs.put(run)
+        return run
+
+    async def _mount_each(self, run: MountRun, records: list[VolumeRecord]) -> dict[str, str]:
+        """Volume names to paths on the host. After a failure the run says which of them have to be unmounted."""
+        paths: dict[str, str] = {}
+        mounted = 0
+        try:
+            for record in records:
+                await self._owed.quiet(record.Name, QUIET_PATIENCE)
+                driver = await self._volumes.driver_of(record)
+                mounted += 1
+                try:
+                    path = _checked(await driver.mount(record.Name, run.Request), record)
+                except PluginRefusal:
+                    # It has mounted nothing, and may count by calls; who does not answer may have mounted it all the same.
+                    mounted -= 1
+                    raise
+                if record.Driver != "local" and not await self._touch(record, os.path.isdir, path):
+                    raise EngineError(
+                        f"volume driver {record.Driver} gave {path} as mount point of volume {record.Name}, and there is"
+                        f" no such directory"
+                    )
+                paths[record.Name] = path
+        except BaseException:
+            await self._runs.put(run.model_copy(update={"Volumes": run.Volumes[:mounted]}))
+            raise
+        return paths
+
+    async def _touch(self, record: VolumeRecord, function: Callable[..., T], path: str, *args: Any) -> T:
+        """Look at what a volume's driver has mounted, which need not answer."""
+        try:
+            async with asyncio.timeout(TOUCH_DEADLINE):
+                return await self._thread(function, path, *args, pool=record.Driver)
+        except TimeoutError:
+            raise DeadlineExceeded(
+                f"volume driver {record.Driver}: the mount point {path} of volume {record.Name} did not answer within"
+                f" {TOUCH_DEADLINE:g} s"
+            ) from None
 
     def _tell_mounted(self, container: ContainerRecord, mount: MountPoint) -> None:
         facts = {
@@ -264,15 +321,10 @@ class ContainerMounts:
 
     async def _give_back(self, run: MountRun) -> None:
         for held in run.Volumes:
-            try:
-                record = self._volumes.get(held.Name)
-                driver = await self._volumes.driver_of(record)
-            except NotFound as error:
-                # Nobody is left who could unmount it: waiting would keep the container for ever.
-                self._ctx.log.warning("container %s: volume %s: %s", run.Id[:12], held.Name, error)
-                continue
-            await driver.unmount(held.Name, run.Request)
-        await self._runs.delete(run.Id)
+            if held.Driver == "local":
+                await self._local.unmount(held.Name, run.Request)
+        others = [owed(one.Name, one.Driver, run.Request, run.Boot) for one in run.Volumes if one.Driver != "local"]
+        await self._owed.take(others, instead=(self._runs, run.Id))
 
     async def remove(self, container: ContainerRecord, volumes: bool) -> None:
         """See `engine_container_remove`."""
@@ -292,19 +344,30 @@ class ContainerMounts:
 
     def resume(self) -> None:
         """At a start of the daemon, before anything is mounted: count what still is."""
-        for run in self._runs.values():
+        self._before = [*self._runs.values()]
+        for run in self._before:
             for held in run.Volumes:
                 if held.Driver == "local":
                     self._local.resume(held.Name, run.Request)
 
     def restore(self) -> None:
-        """Containers that run already will be released one day."""
+        """Containers that run already will be released one day; what was mounted for others is given back."""
+        self._owed.resume()
         containers = self._ctx.find(Containers)
-        if containers is not None:
-            self._mounted |= {record.Id for record in containers.list() if record.State.running and record.Mounts}
+        if containers is None:
+            return
+        known = containers.list()
+        self._mounted |= {record.Id for record in known if record.State.running and record.Mounts}
+        before, self._before = self._before, []
+        for run in before:
+            if run.Id not in {record.Id for record in known}:
+                self._ctx.spawn(self._give_back(run), name=f"unmount for {run.Id[:12]}")
 
-    async def _thread(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: function(*args, **kwargs))
+    async def _thread(self, function: Callable[..., T], *args: Any, pool: str = "", **kwargs: Any) -> T:
+        threads = self._threads.get(pool)
+        if threads is None:
+            threads = self._threads[pool] = ThreadPoolExecutor(THREADS, thread_name_prefix=f"volumes {pool}".rstrip())
+        return await asyncio.get_running_loop().run_in_executor(threads, lambda: function(*args, **kwargs))
 
 
 def _wants_mounts(draft: ContainerDraft) -> bool:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Any
 
-from plugin_sdk import DriverSpec, Plugin, PluginContext, PluginMeta, hookimpl
+from plugin_sdk import DriverSpec, Holder, Plugin, PluginContext, PluginMeta, hookimpl
 from plugin_sdk.api import RouterSpec
 from plugin_sdk.containers import ContainerDraft, ContainerRecord, Preparation
+from plugin_sdk.managed import InterfaceAdapter
 from plugin_sdk.runtime import Exit, OciSpec
 from plugin_sdk.volumes import VolumeDriver, Volumes
 
 from .local import LocalDriver
 from .mounts import ContainerMounts
+from .owed import PATIENCE, OwedUnmounts
+from .remote import INTERFACE, VolumeInterface
 from .service import VolumeService
+from .survey import Survey
 
 
 class VolumesPlugin(Plugin):
@@ -32,8 +36,11 @@ class VolumesPlugin(Plugin):
         self._ctx = ctx
         ctx.root.mkdir(parents=True, exist_ok=True)
         self._local = LocalDriver(ctx.root)
-        self._volumes = VolumeService(ctx, self._local)
-        self._mounts = ContainerMounts(ctx, self._volumes, self._local)
+        self._interface = VolumeInterface()
+        self._unmounts = OwedUnmounts(ctx)
+        self._volumes = VolumeService(ctx, self._local, self._unmounts)
+        self._survey = Survey(ctx, self._volumes, self._local)
+        self._mounts = ContainerMounts(ctx, self._volumes, self._local, self._unmounts)
         self._mounts.resume()
         ctx.provide(Volumes, self._volumes)
 
@@ -53,11 +60,26 @@ class VolumesPlugin(Plugin):
         """The driver "local"."""
         return [DriverSpec(VolumeDriver, "local", self._local, deadline=60.0)]
 
+    @hookimpl
+    def engine_managed_interfaces(self) -> Mapping[str, InterfaceAdapter]:
+        """Volume drivers on sockets."""
+        return {INTERFACE: self._interface}
+
+    @hookimpl
+    async def engine_ready(self, addresses: list[str]) -> None:
+        """All is restored: from now on, the end of a container may wait for its volumes."""
+        self._unmounts.patience = PATIENCE
+
+    @hookimpl
+    def engine_holders(self, kind: str, key: str) -> Iterable[Holder]:
+        """Volumes need the plugin of their driver."""
+        return self._volumes.kept_by(key) if kind == "plugin" else ()
+
     @cached_property
     def _routers(self) -> list[RouterSpec]:
         from .api import make_router
 
-        return [RouterSpec(make_router(self._ctx, self._volumes))]
+        return [RouterSpec(make_router(self._ctx, self._volumes, self._survey))]
 
     @hookimpl
     def engine_api_routers(self) -> Iterable[RouterSpec]:

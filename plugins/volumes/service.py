@@ -4,22 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 
-from plugin_sdk import Conflict, EngineError, Event, Holder, NotFound, PluginContext, PluginError
+from plugin_sdk import (
+    Conflict,
+    EngineError,
+    Event,
+    Holder,
+    NotFound,
+    PluginContext,
+    PluginError,
+    PluginRefusal,
+    Unavailable,
+)
 from plugin_sdk.containers import Containers
+from plugin_sdk.managed import ManagedPlugins
+from plugin_sdk.reference import DEFAULT_TAG
 from plugin_sdk.text import new_id
 from plugin_sdk.times import now
-from plugin_sdk.volumes import DriverVolume, VolumeDriver, VolumeRecord
+from plugin_sdk.volumes import VolumeDriver, VolumeRecord
 
 from .local import LocalDriver
+from .owed import OwedUnmounts
 
 ANONYMOUS_LABEL = "com.docker.volume.anonymous"
-Seen = tuple[list[tuple[VolumeRecord, DriverVolume]], list[str]]
 
-LOOK_DEADLINE = 2.0
-"""Seconds that one driver may take to tell of its volumes before a listing goes on without it."""
+PATH_DEADLINE = 2.0
+"""Seconds that a driver may take to tell a mount point that is only shown."""
+FORCE_DEADLINE = 10.0
+"""Seconds that a forced removal gives the driver before the volume is forgotten without it."""
 RESERVED_FOR = 600.0
 """Seconds after which a container that never came to be no longer keeps its volumes."""
 
@@ -27,9 +41,10 @@ RESERVED_FOR = 600.0
 class VolumeService:
     """Fulfils `plugin_sdk.volumes.Volumes`."""
 
-    def __init__(self, ctx: PluginContext, local: LocalDriver) -> None:
+    def __init__(self, ctx: PluginContext, local: LocalDriver, owed: OwedUnmounts) -> None:
         self._ctx = ctx
         self._local = local
+        self._owed = owed
         self._records = ctx.state.collection(
             "volumes",
             VolumeRecord,
@@ -41,10 +56,14 @@ class VolumeService:
 
     def get(self, name: str) -> VolumeRecord:
         """See `Volumes.get`."""
-        record = self._records.get(name)
+        record = self.find(name)
         if record is None:
             raise NotFound(f"get {name}: no such volume")
         return record
+
+    def find(self, name: str) -> VolumeRecord | None:
+        """A volume of ours, or None."""
+        return self._records.get(name)
 
     def list(self) -> Sequence[VolumeRecord]:
         """See `Volumes.list`."""
@@ -91,17 +110,21 @@ class VolumeService:
         async with self._lock(name):
             existing = self._records.get(name)
             if existing is not None:
-                if driver and existing.Driver != driver:
+                if driver and not self.is_driver(existing.Driver, driver):
                     raise Conflict(
                         f"create {name}: conflict: volume name must be unique: it exists with the driver "
                         f"{existing.Driver}"
                     )
                 return existing, False
-            found = await self._driver(name, driver or "local")
+            driver = driver or "local"
+            try:
+                found = await self.driver(driver)
+            except NotFound as error:
+                raise NotFound(f"create {name}: error looking up volume plugin {driver}: {error}") from None
             anonymous = anonymous or not named
             record = VolumeRecord(
                 Name=name,
-                Driver=driver or "local",
+                Driver=self._ctx.drivers.canonical(VolumeDriver, driver),
                 CreatedAt=now().partition(".")[0] + "Z",
                 Labels={**(labels or {}), **({ANONYMOUS_LABEL: ""} if anonymous else {})},
                 Options=dict(options or {}),
@@ -120,21 +143,50 @@ class VolumeService:
             await driver.create(record.Name, record.Options)
         except BaseException as error:
             await self._records.delete(record.Name)
-            if isinstance(error, EngineError) and not isinstance(error, PluginError):
+            # Those of plugins tell the plugin and the call already.
+            if isinstance(error, EngineError) and not isinstance(error, PluginError | PluginRefusal):
                 raise type(error)(f"create {record.Name}: {error}") from None
             raise
 
-    async def _driver(self, name: str, driver: str) -> VolumeDriver:
+    async def driver(self, name: str) -> VolumeDriver:
+        """The driver of that name, which may have to be started or activated first.
+
+        Raises:
+            NotFound: there is none; says so when its plugin is disabled.
+            EngineError: the reason why its plugin cannot be used.
+        """
         try:
-            return await self._ctx.drivers.find(VolumeDriver, driver)
+            return await self._ctx.drivers.find(VolumeDriver, name)
         except NotFound:
-            raise NotFound(
-                f'create {name}: error looking up volume plugin {driver}: plugin "{driver}" not found'
-            ) from None
+            raise NotFound(self._absent(name)) from None
+
+    def _absent(self, name: str) -> str:
+        managed = self._ctx.find(ManagedPlugins)
+        if managed is not None:
+            try:
+                plugin = managed.get(name)
+            except NotFound:
+                return f'plugin "{name}" not found'
+            if not plugin.Enabled:
+                return f'plugin "{plugin.Name}" is disabled; enable it to use its volumes'
+            return f'plugin "{plugin.Name}" is enabled, and offers no volume driver'
+        return f'plugin "{name}" not found'
 
     async def driver_of(self, record: VolumeRecord) -> VolumeDriver:
-        """The driver that keeps a volume. Raises NotFound when no plugin offers it now."""
-        return await self._ctx.drivers.find(VolumeDriver, record.Driver)
+        """The driver that keeps a volume. Raises Unavailable when no plugin offers it now."""
+        try:
+            return await self.driver(record.Driver)
+        except NotFound as error:
+            raise Unavailable(f"volume {record.Name} cannot be used: its driver is missing: {error}") from None
+
+    def is_driver(self, stored: str, name: str) -> bool:
+        """Whether people may call the driver of a record by that name."""
+        if stored in (name, f"{name}:{DEFAULT_TAG}"):
+            return True
+        try:
+            return self._ctx.drivers.canonical(VolumeDriver, name) == stored
+        except NotFound:
+            return False
 
     async def remove(self, name: str, *, force: bool = False) -> None:
         """See `Volumes.remove`. With `force`, the record goes even when the driver is gone or fails."""
@@ -144,13 +196,19 @@ class VolumeService:
             if holders:
                 ids = ", ".join(holder.id for holder in holders)
                 raise Conflict(f"remove {name}: volume is in use - [{ids}]")
+            await self._owed.quiet(name, FORCE_DEADLINE)
             try:
-                await (await self.driver_of(record)).remove(name)
-            except EngineError as error:
+                async with asyncio.timeout(FORCE_DEADLINE if force and record.Driver != "local" else None):
+                    await (await self.driver_of(record)).remove(name)
+            except (EngineError, TimeoutError) as error:
+                if isinstance(error, Unavailable) and not force:
+                    raise type(error)(f"remove {name}: {error}; to forget it without its driver, use force") from None
                 if not force:
                     raise
-                self._ctx.log.warning("volume %s is forgotten, though its driver did not remove it: %s", name, error)
+                reason = str(error) or f"no answer within {FORCE_DEADLINE:g} s"
+                self._ctx.log.warning("volume %s is forgotten, though its driver did not remove it: %s", name, reason)
             await self._records.delete(name)
+            await self._owed.forget(name)
         self._reserved.pop(name, None)
         self._publish("destroy", record)
 
@@ -165,6 +223,20 @@ class VolumeService:
             for owner, since in waiting.items()
             if owner not in known and time.monotonic() - since < RESERVED_FOR
         ]
+
+    def kept_by(self, plugin: str) -> Sequence[Holder]:
+        """Volumes that could not be used without a plugin, whether its drivers are there now or not."""
+        return [
+            Holder("volume", record.Name, record.Name, _users(self.holders(record.Name)))
+            for record in self.list()
+            if record.Driver == plugin or self._owner(record.Driver) == plugin
+        ]
+
+    def _owner(self, driver: str) -> str:
+        try:
+            return self._ctx.drivers.owner(VolumeDriver, driver)
+        except NotFound:
+            return ""
 
     def reserve(self, name: str, container_id: str) -> None:
         """A container that has no record yet will use the volume."""
@@ -187,63 +259,9 @@ class VolumeService:
         if record.Driver == "local":
             return str(self._local.data(record.Name))
         with suppress(EngineError, TimeoutError):
-            async with asyncio.timeout(LOOK_DEADLINE):
+            async with asyncio.timeout(PATH_DEADLINE):
                 return await (await self.driver_of(record)).path(record.Name)
         return ""
-
-    async def look(self, name: str) -> tuple[VolumeRecord, DriverVolume]:
-        """A volume with what its driver says of it; one that only a driver knows is found too.
-
-        Raises NotFound, or Unavailable / PluginError when the driver does not answer.
-        """
-        record = self._records.get(name)
-        if record is not None:
-            if record.Driver == "local":
-                return record, DriverVolume(name, await self.path(record), record.CreatedAt)
-            return record, await (await self.driver_of(record)).get(name)
-        for driver_name in self._foreign():
-            with suppress(EngineError, TimeoutError):
-                async with asyncio.timeout(LOOK_DEADLINE):
-                    volume = await self._ctx.drivers.get(VolumeDriver, driver_name).get(name)
-                return self._stranger(driver_name, volume), volume
-        raise NotFound(f"get {name}: no such volume")
-
-    async def survey(self) -> Seen:
-        """All volumes of all drivers, and a warning for each driver that did not answer in time."""
-        own = {record.Name: record for record in self.list()}
-        names = self._foreign()
-        answers = await asyncio.gather(*(self._ask(name) for name in names))
-        warnings: list[str] = []
-        told: dict[str, dict[str, DriverVolume]] = {}
-        for name, (volumes, problem) in zip(names, answers, strict=True):
-            told[name] = {volume.name: volume for volume in volumes}
-            if problem:
-                warnings.append(problem)
-        found: list[tuple[VolumeRecord, DriverVolume]] = []
-        for record in own.values():
-            if record.Driver == "local":
-                found.append((record, DriverVolume(record.Name, str(self._local.data(record.Name)))))
-            else:
-                found.append((record, told.get(record.Driver, {}).get(record.Name, DriverVolume(record.Name))))
-        for driver, theirs in told.items():
-            found += [(self._stranger(driver, volume), volume) for name, volume in theirs.items() if name not in own]
-        return sorted(found, key=lambda pair: pair[0].Name), warnings
-
-    async def _ask(self, driver: str) -> tuple[Sequence[DriverVolume], str]:
-        try:
-            async with asyncio.timeout(LOOK_DEADLINE):
-                return await self._ctx.drivers.get(VolumeDriver, driver).list(), ""
-        except TimeoutError:
-            return (), f"volume driver {driver} did not answer within {LOOK_DEADLINE:g} s: its volumes may be missing"
-        except EngineError as error:
-            return (), f"volume driver {driver}: {error}"
-
-    def _foreign(self) -> Iterable[str]:
-        return [name for name in self._ctx.drivers.all(VolumeDriver) if name != "local"]
-
-    def _stranger(self, driver: str, volume: DriverVolume) -> VolumeRecord:
-        scope = self._ctx.drivers.get(VolumeDriver, driver).scope()
-        return VolumeRecord(Name=volume.name, Driver=driver, CreatedAt=volume.created_at, Scope=scope)
 
     async def usage(self, name: str) -> int:
         """Bytes that a local volume holds; -1 for those of other drivers. Raises NotFound."""
@@ -251,7 +269,10 @@ class VolumeService:
         return await self._local.usage(name) if record.Driver == "local" else -1
 
     async def restore(self) -> None:
-        """After a start of the daemon: folders of volumes that a crash kept from being made, volumes nobody will own."""
+        """After a start of the daemon: folders of volumes that a crash kept from being made, volumes nobody will own.
+
+        Waits for no other plugin: what one of them has to remove is removed in the background.
+        """
         await asyncio.to_thread(self._local.clean)
         containers = self._ctx.find(Containers)
         known = {record.Id for record in containers.list()} if containers is not None else None
@@ -260,9 +281,18 @@ class VolumeService:
                 if record.Driver == "local" and not self._local.data(record.Name).is_dir():
                     await self._local.create(record.Name, record.Options)
                 if record.Owner and known is not None and record.Owner not in known and not self.holders(record.Name):
-                    await self.remove(record.Name)
+                    if record.Driver == "local":
+                        await self.remove(record.Name)
+                    else:
+                        self._ctx.spawn(self._remove_unowned(record.Name), name=f"remove {record.Name}")
             except (EngineError, OSError) as error:
                 self._ctx.log.warning("volume %s could not be restored: %s", record.Name, error)
+
+    async def _remove_unowned(self, name: str) -> None:
+        try:
+            await self.remove(name)
+        except EngineError as error:
+            self._ctx.log.warning("volume %s, whose container is gone, stays: %s", name, error)
 
     def _publish(self, action: str, record: VolumeRecord) -> None:
         self._ctx.events.publish(Event("volume", action, record.Name, {"driver": record.Driver}))
@@ -280,3 +310,7 @@ class VolumeService:
                 del self._locks[name]
             else:
                 self._locks[name] = (lock, users - 1)
+
+
+def _users(holders: Sequence[Holder]) -> str:
+    return f"used by {', '.join(map(str, holders))}" if holders else ""

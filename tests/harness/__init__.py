@@ -6,6 +6,7 @@
 from harness.engine import Client, CommandFailed, Engine, External, Reply
 from harness.leftovers import census
 from harness.oldstyle import OldStylePlugin, Raw, Refusal
+from harness.registry import Registry, TokenAuth
 from plugin_sdk.testing.engine import Terminal, eventually
 
 __all__ = [
@@ -16,8 +17,10 @@ __all__ = [
     "OldStylePlugin",
     "Raw",
     "Refusal",
+    "Registry",
     "Reply",
     "Terminal",
+    "TokenAuth",
     "census",
     "eventually",
 ]
