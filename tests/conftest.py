@@ -31,6 +31,7 @@ TOOLS = {
     "conmon": "conmon",
     "crun": "crun",
     "docker": "docker-cli (docker.io on Debian 12)",
+    "docker-registry": "docker-registry",
     "ip": "iproute2",
     "nft": "nftables",
     "nsenter": "util-linux",

@@ -23,6 +23,9 @@ OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 PLUGIN_CONFIG = "application/vnd.docker.plugin.v1+json"
 LAYER_GZIP = "application/vnd.docker.image.rootfs.diff.tar.gzip"
 
+MANIFEST_LIMIT = 4 << 20
+"""Bytes of a manifest that are accepted."""
+
 RepositoryKind = Literal["image", "plugin"]
 
 
@@ -64,7 +67,7 @@ class Manifest:
         """Decoded. Raises InvalidParameter when it is no JSON object."""
         try:
             document = json.loads(self.raw)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InvalidParameter(f"manifest {self.digest} is not JSON: {error}") from None
         if not isinstance(document, dict):
             raise InvalidParameter(f"manifest {self.digest} is no JSON object")
@@ -74,17 +77,24 @@ class Manifest:
 class Repository(Protocol):
     """One repository of a registry, with the client's credentials.
 
-    Raises, everywhere: NotFound (no such repository, manifest or blob), Unauthorized, Forbidden, Unavailable (cannot be
-    reached, DeadlineExceeded included), InvalidParameter (content that does not match its digest, a bad answer). All
-    messages name the registry and what was asked for.
+    Raises, everywhere: NotFound (no such repository, manifest or blob; a pull that is denied, since registries do not
+    tell which), Unauthorized, Forbidden (a push that is denied), Unavailable (cannot be reached, or is too busy;
+    DeadlineExceeded included), TooLarge, NotSupported, InvalidParameter (content that does not match its digest, a bad
+    answer, a digest other than sha256 and sha512). All messages name the registry and what was asked for.
     """
 
     async def manifest(self, reference: str, accept: Sequence[str] = ()) -> Manifest:
-        """By tag or digest; `accept` are media types, all four known ones by default. A digest is verified."""
+        """By tag or digest; `accept` are media types, all four known ones by default. A digest is verified. Raises
+        TooLarge above MANIFEST_LIMIT bytes, and InvalidParameter when it is of another media type than it says."""
 
-    def blob(self, digest: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+    def blob(self, digest: str, size: int | None = None) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
         """A blob's bytes. The last step of the iteration raises InvalidParameter when they do not match the digest.
-        A broken connection is taken up where it broke (Range), a few times."""
+        A broken connection is taken up where it broke (Range), a few times.
+
+        Args:
+            size: bytes that it must have; give it whenever a descriptor says it, since without it a hostile registry can
+                send for ever: one byte more or less raises InvalidParameter.
+        """
 
     async def blob_size(self, digest: str) -> int | None:
         """Bytes of a blob that the repository has; None when it does not."""
@@ -92,6 +102,10 @@ class Repository(Protocol):
     @deadline(3600.0)
     async def put_blob(self, chunks: AsyncIterator[bytes]) -> tuple[str, int]:
         """Upload; gives digest and size, which are found out on the way."""
+
+    async def mount_blob(self, digest: str, source: Reference) -> bool:
+        """Have the registry take a blob over from another of its repositories, without sending it. False: it does not;
+        upload it then."""
 
     async def put_manifest(self, reference: str, media_type: str, raw: bytes) -> str:
         """By tag or digest; gives the digest."""

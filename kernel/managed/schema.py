@@ -155,7 +155,7 @@ class PluginConfig(_Part):
     Documentation: str = ""
     DockerVersion: str = ""
     Interface: InterfaceSpec
-    Entrypoint: list[str]
+    Entrypoint: list[str] = []
     WorkDir: str = ""
     User: UserSpec = UserSpec()
     Network: NetworkSpec = NetworkSpec()
@@ -183,15 +183,10 @@ class PluginConfig(_Part):
             raise ValueError(f"{path!r} must name a folder below /")
         return _absolute_path(path) if path else path
 
-    @field_validator("Entrypoint")
-    @classmethod
-    def _something(cls, words: list[str]) -> list[str]:
-        if not words or not words[0]:
-            raise ValueError("must name the program to run")
-        return words
-
     @model_validator(mode="after")
-    def _socket(self) -> PluginConfig:
+    def _runs(self) -> PluginConfig:
+        if not self.Entrypoint or not self.Entrypoint[0]:
+            raise ValueError("Entrypoint must name the program to run")
         if self.Interface.Types and not self.Interface.Socket:
             raise ValueError("Interface.Socket must name the socket, since Interface.Types is not empty")
         return self

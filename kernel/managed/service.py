@@ -11,15 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from kernel.contracts.events import Event
-from kernel.contracts.managed import ManagedPlugin, ManagedStatus, OldStylePlugin, RunState
+from kernel.contracts.managed import ManagedPlugin, ManagedStatus, OldStylePlugin, Privilege, Report, RunState
 from kernel.errors import Conflict, EngineError, NotFound
-from kernel.managed import making, output, secret_store, settings
+from kernel.managed import making, output, privileges, secret_store, settings, upgrading
+from kernel.managed.distribution import Distribution
 from kernel.managed.interfaces import Interfaces, capability
 from kernel.managed.layers import Layers
 from kernel.managed.oldstyle import OldStyle
 from kernel.managed.runner import World
-from kernel.managed.store import Records
+from kernel.managed.store import Records, normal_name
 from kernel.managed.supervisor import Supervisor
+from kernel.reference import DEFAULT_TAG
 
 if TYPE_CHECKING:
     from kernel.context import Services
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from kernel.contracts.events import EventBus
     from kernel.contracts.logs import LogEntry
     from kernel.contracts.plugin import Hooks
+    from kernel.contracts.registry import Credentials
     from kernel.contracts.runtime import ExecProcess
     from kernel.contracts.state import StateStore
     from kernel.drivers import DriverRegistry
@@ -66,6 +69,7 @@ class ManagedService:
         data, run = parts.data_root / FOLDER, parts.exec_root / FOLDER
         self._records = Records(data, parts.state)
         self._layers = Layers(parts.services, parts.hooks, parts.data_root / "tmp")
+        self._distribution = Distribution(parts.services, self._records, self._layers)
         self._interfaces = Interfaces(parts.hooks, parts.drivers)
         self._old_style = OldStyle([Path(folder) for folder in parts.old_style], run / "shared", self._interfaces)
         self._world = World(parts.services, parts.drivers, self._layers, self._interfaces, data, run)
@@ -78,6 +82,9 @@ class ManagedService:
     async def restore(self) -> None:
         """After the plugins in the daemon have started: settle what a crash left, and start what is enabled, behind."""
         await self._records.sweep()
+        for plugin in self.list():
+            if plugin.Before:
+                await upgrading.undo(self._records, self._layers, plugin)
         for plugin in self.list():
             if plugin.Enabled:
                 task = asyncio.create_task(self._resume(plugin), name=f"resume plugin {plugin.Name}")
@@ -157,6 +164,66 @@ class ManagedService:
     async def save(self, ref: str, out: BinaryIO) -> None:
         """See `ManagedPlugins.save`."""
         await making.to_archive(self._records, self._layers, self.get(ref), out)
+
+    async def privileges(self, reference: str, credentials: Credentials) -> Sequence[Privilege]:
+        """See `ManagedPlugins.privileges`."""
+        return privileges.of((await self._distribution.look(reference, credentials)).config)
+
+    async def install(
+        self, reference: str, name: str, granted: Sequence[Privilege], credentials: Credentials, report: Report
+    ) -> ManagedPlugin:
+        """See `ManagedPlugins.install`."""
+        offer = await self._distribution.look(reference, credentials)
+        name = normal_name(name or offer.reference.familiar_name + f":{offer.reference.tag or DEFAULT_TAG}")
+        self._records.check_free(name)
+        privileges.check(privileges.of(offer.config), granted)
+        await report({"status": f"Pulling from {offer.reference.familiar_name}", "id": offer.reference.tag})
+        stack = await self._distribution.fetch(offer, credentials, report)
+        plugin = await making.register(
+            self._records,
+            self._layers,
+            name,
+            offer.raw,
+            offer.config,
+            stack,
+            PluginReference=offer.reference.familiar,
+            ManifestDigest=offer.digest,
+        )
+        await report({"status": f"Digest: {offer.digest}"})
+        await report({"status": f"Status: Downloaded newer image for {offer.reference.familiar}"})
+        return self._told("pull", plugin)
+
+    async def push(self, ref: str, credentials: Credentials, report: Report) -> None:
+        """See `ManagedPlugins.push`."""
+        plugin = self.get(ref)
+        pushed = await self._distribution.push(plugin, credentials, report)
+        await self._records.change(plugin.Id, Layers=pushed.Layers, ManifestDigest=pushed.ManifestDigest)
+        self._told("push", plugin)
+
+    async def upgrade(
+        self, ref: str, reference: str, granted: Sequence[Privilege], credentials: Credentials, report: Report
+    ) -> ManagedPlugin:
+        """See `ManagedPlugins.upgrade`."""
+        plugin = self.get(ref)
+        offer = await self._distribution.look(reference or plugin.PluginReference, credentials)
+        privileges.check(privileges.of(offer.config), granted)
+        stack = await self._distribution.fetch(offer, credentials, report)
+        raw = offer.raw
+        supervisor = self._supervisor(plugin)
+        async with supervisor.lock:
+            upgraded = await upgrading.upgrade(
+                upgrading.Bench(self._records, self._layers, supervisor),
+                self._records.stored(plugin.Id),
+                offer,
+                raw,
+                stack,
+                in_use=self._used_by_running(plugin),
+            )
+        return self._told("upgrade", upgraded)
+
+    def _used_by_running(self, plugin: ManagedPlugin) -> Sequence[str]:
+        answers = self._parts.hooks.sync("engine_holders", kind="plugin", key=plugin.Name)
+        return [str(each) for _, found in answers for each in found if "running" in each.detail]
 
     async def set(self, ref: str, changes: Sequence[str]) -> None:
         """See `ManagedPlugins.set`."""

@@ -7,7 +7,6 @@ from pathlib import Path
 from plugin_sdk import EngineError, InvalidParameter
 from plugin_sdk.containers import ContainerRecord, Preparation
 from plugins.networks.base import Base, name_of
-from plugins.networks.modes import parse_mode
 from plugins.networks.records import Attachment
 from plugins.networks.runs import Runs
 from plugins.networks.sandbox import alive
@@ -32,9 +31,7 @@ class Guests:
         await self.take_back(guest.Id)
         self._claimed.add(guest.Id)
         wanted = wanted_of(mode, guest.Config, guest.Networking, base.objects)
-        base.attachments.keep(
-            Attachment(ContainerID=guest.Id, ContainerName=name_of(guest), Wanted=wanted, Guest=True)
-        )
+        base.attachments.keep(Attachment(ContainerID=guest.Id, ContainerName=name_of(guest), Wanted=wanted, Guest=True))
         try:
             await self._runs.prepare(guest, preparation)
         except BaseException:

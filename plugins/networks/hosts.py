@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import ipaddress
 import os
 from collections.abc import Iterable, Sequence
@@ -148,7 +149,7 @@ def mounts(folder: Path) -> list[OciMount]:
 def for_guest(mounts: Iterable[OciMount]) -> list[OciMount]:
     """The mounts that a managed plugin gets: hosts and resolv.conf, read-only."""
     return [
-        replace_fields(mount, options=("rbind", "rprivate", "ro"))
+        dataclasses.replace(mount, options=("rbind", "rprivate", "ro"))
         for mount in mounts
         if mount.destination != f"/etc/{HOSTNAME}"
     ]

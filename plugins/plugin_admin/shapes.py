@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from plugin_sdk import HookStats, InvalidParameter, PluginStatus
-from plugin_sdk.managed import ManagedPlugin, ManagedStatus, OldStylePlugin
+from plugin_sdk.managed import ManagedPlugin, ManagedStatus, OldStylePlugin, Privilege
 from plugin_sdk.text import Filters
 
 
@@ -93,3 +93,21 @@ def words(raw: bytes) -> list[str]:
     if not isinstance(parsed, list) or not all(isinstance(word, str) for word in parsed):
         raise InvalidParameter("invalid body: want a list of strings NAME=VALUE")
     return parsed
+
+
+def privilege(asked: Privilege) -> dict[str, Any]:
+    """`PluginPrivilege` of the Engine API."""
+    return {"Name": asked.name, "Description": asked.description, "Value": list(asked.value)}
+
+
+def privileges(raw: bytes) -> list[Privilege]:
+    """What a client grants. Raises InvalidParameter."""
+    try:
+        parsed = json.loads(raw or b"null") or []
+        folded = [{key.lower(): value for key, value in dict(item).items()} for item in parsed]
+        return [
+            Privilege(str(item["name"]), str(item.get("description") or ""), tuple(map(str, item.get("value") or ())))
+            for item in folded
+        ]
+    except (ValueError, TypeError, KeyError) as error:
+        raise InvalidParameter(f"invalid privileges: want a list of Name, Description, Value: {error!r}") from None

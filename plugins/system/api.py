@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response, StreamingResponse
 
-from plugin_sdk import InvalidParameter, NotSupported, PluginContext
+from plugin_sdk import InvalidParameter, PluginContext
 from plugin_sdk.http import reply
 from plugin_sdk.text import parse_filters
 from plugin_sdk.times import parse_moment_ns
@@ -17,7 +17,7 @@ from plugins.system.describe import Description
 
 
 def router(ctx: PluginContext, description: Description) -> APIRouter:
-    """`/version`, `/info`, `/events`, `/auth`, `/system/df`."""
+    """`/version`, `/info`, `/events`, `/system/df`."""
     routes = APIRouter()
 
     @routes.get("/version")
@@ -27,10 +27,6 @@ def router(ctx: PluginContext, description: Description) -> APIRouter:
     @routes.get("/info")
     async def info(request: Request) -> Response:
         return reply(description.info())
-
-    @routes.post("/auth")
-    async def auth(request: Request) -> Response:
-        raise NotSupported("logging in to a registry is not supported: no registry plugin is enabled")
 
     @routes.get("/system/df")
     async def disk_usage(request: Request, type: Annotated[list[str] | None, Query()] = None) -> Response:

@@ -34,7 +34,7 @@ class SystemPlugin(Plugin):
         self._router = router(ctx, self._description)
 
     async def reload(self, settings: Any) -> None:
-        """Take new labels, mirrors and insecure registries."""
+        """Take new labels."""
         self._description.settings = settings
 
     @hookimpl

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ipaddress
 from typing import Any
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, field_validator
 
@@ -12,27 +10,12 @@ from plugin_sdk import setting
 
 _NO_CONTAINERD = "this engine runs containers without containerd"
 _NO_SWARM = "there is no swarm mode yet"
-_NO_REGISTRY = "there is no registry plugin yet"
 
 
 class Settings(BaseModel):
     """Everything that `engine daemon --help` shows for this plugin."""
 
     labels: list[str] = setting([], "Label of this engine, KEY=VALUE", flag="--label", key="labels", reloadable=True)
-    registry_mirrors: list[str] = setting(
-        [], "Registry mirror to prefer", flag="--registry-mirror", key="registry-mirrors", reloadable=True
-    )
-    insecure_registries: list[str] = setting(
-        [],
-        "Registry, or CIDR of registries, to reach without verified TLS",
-        flag="--insecure-registry",
-        key="insecure-registries",
-        reloadable=True,
-    )
-    http_proxy: str = setting("", "HTTP proxy for outgoing traffic", flag="--http-proxy")
-    https_proxy: str = setting("", "HTTPS proxy for outgoing traffic", flag="--https-proxy")
-    no_proxy: str = setting("", "Hosts to reach without the proxy, separated by commas", flag="--no-proxy")
-    proxies: dict[str, str] = setting({}, "The three proxy options in one table of the file", flag="--proxies")
     cdi_spec_dirs: list[str] = setting(
         [],
         "Folder of CDI specifications",
@@ -44,9 +27,6 @@ class Settings(BaseModel):
         "", "User and group of a user namespace for containers (not supported)", flag="--userns-remap"
     )
     rootless: bool = setting(False, "Run without root (not supported)", flag="--rootless")
-    authorization_plugins: list[str] = setting(
-        [], "Authorization plugin (not supported yet)", flag="--authorization-plugin", key="authorization-plugins"
-    )
 
     live_restore: bool = setting(
         True,
@@ -60,24 +40,12 @@ class Settings(BaseModel):
         flag="--shutdown-timeout",
         ignored="stopping the daemon stops no container",
     )
-    max_concurrent_downloads: int = setting(
-        3, "Layers to pull at once", flag="--max-concurrent-downloads", ignored=_NO_REGISTRY
-    )
-    max_concurrent_uploads: int = setting(
-        5, "Layers to push at once", flag="--max-concurrent-uploads", ignored=_NO_REGISTRY
-    )
-    max_download_attempts: int = setting(
-        5, "Attempts for each pull", flag="--max-download-attempts", ignored=_NO_REGISTRY
-    )
     allow_nondistributable_artifacts: list[str] = setting(
         [],
         "Registry that takes nondistributable artifacts",
         flag="--allow-nondistributable-artifacts",
         key="allow-nondistributable-artifacts",
         ignored="removed from dockerd as well",
-    )
-    metrics_addr: str = setting(
-        "", "Address of the metrics API", flag="--metrics-addr", ignored="there is no metrics plugin yet"
     )
     selinux_enabled: bool = setting(
         False, "Use SELinux labels", flag="--selinux-enabled", ignored="SELinux labels are not supported yet"
@@ -161,15 +129,6 @@ class Settings(BaseModel):
                 raise ValueError(f"conflict labels for {key}={value} and {key}={seen[key]}")
         return list(dict.fromkeys(labels))
 
-    @field_validator("registry_mirrors")
-    @classmethod
-    def _check_mirrors(cls, mirrors: list[str]) -> list[str]:
-        for mirror in mirrors:
-            parts = urlsplit(mirror)
-            if parts.scheme not in ("http", "https") or not parts.netloc or parts.query or parts.fragment:
-                raise ValueError(f"invalid mirror: {mirror!r}: want http://HOST or https://HOST")
-        return [mirror.rstrip("/") + "/" for mirror in mirrors]
-
     @field_validator("userns_remap")
     @classmethod
     def _refuse_remap(cls, value: str) -> str:
@@ -183,31 +142,3 @@ class Settings(BaseModel):
         if value:
             raise ValueError("this engine cannot run without root yet; leave the option out")
         return value
-
-    @field_validator("authorization_plugins")
-    @classmethod
-    def _refuse_authorization(cls, value: list[str]) -> list[str]:
-        if value:
-            raise ValueError("authorization plugins are not supported yet, and requests must not go unchecked")
-        return value
-
-    def proxy(self, kind: str) -> str:
-        """The "http", "https" or "no" proxy, from the flags or the file's table."""
-        return str(getattr(self, f"{kind}_proxy")) or self.proxies.get(f"{kind}-proxy", "")
-
-    def registry_config(self) -> dict[str, Any]:
-        """`RegistryConfig` of info."""
-        cidrs = ["127.0.0.0/8", "::1/128"]
-        indexes = {}
-        for registry in self.insecure_registries:
-            try:
-                cidrs.append(str(ipaddress.ip_network(registry, strict=False)))
-            except ValueError:
-                indexes[registry] = {"Name": registry, "Mirrors": [], "Secure": False, "Official": False}
-        return {
-            "AllowNondistributableArtifactsCIDRs": None,
-            "AllowNondistributableArtifactsHostnames": None,
-            "InsecureRegistryCIDRs": cidrs,
-            "IndexConfigs": indexes,
-            "Mirrors": self.registry_mirrors,
-        }

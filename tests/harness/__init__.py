@@ -6,6 +6,7 @@
 from harness.engine import Client, CommandFailed, Engine, External, Reply
 from harness.leftovers import census
 from harness.oldstyle import OldStylePlugin, Raw, Refusal
+from harness.registry import Registry, TokenAuth
 from harness.terminal import Terminal
 from harness.waiting import eventually
 
@@ -17,8 +18,10 @@ __all__ = [
     "OldStylePlugin",
     "Raw",
     "Refusal",
+    "Registry",
     "Reply",
     "Terminal",
+    "TokenAuth",
     "census",
     "eventually",
 ]

@@ -58,27 +58,11 @@ def test_labels() -> None:
     [
         {"userns_remap": "default"},
         {"rootless": True},
-        {"authorization_plugins": ["x"]},
-        {"registry_mirrors": ["ftp://x"]},
-        {"registry_mirrors": ["x"]},
     ],
 )
 def test_what_would_be_wrong_to_ignore_is_refused(bad: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         Settings(**bad)
-
-
-def test_registries() -> None:
-    settings = Settings(insecure_registries=["10.0.0.0/8", "reg.test:5000"], registry_mirrors=["https://mirror.test"])
-    config = settings.registry_config()
-    assert "10.0.0.0/8" in config["InsecureRegistryCIDRs"]
-    assert config["IndexConfigs"]["reg.test:5000"]["Secure"] is False
-    assert config["Mirrors"] == ["https://mirror.test/"]
-
-
-def test_proxies() -> None:
-    assert Settings(proxies={"http-proxy": "http://p"}).proxy("http") == "http://p"
-    assert Settings(http_proxy="http://q", proxies={"http-proxy": "http://p"}).proxy("http") == "http://q"
 
 
 def test_tree_size(tmp_path: Path) -> None:

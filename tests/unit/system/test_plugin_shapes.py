@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from plugin_sdk import HookStats, InvalidParameter, PluginState, PluginStatus
-from plugin_sdk.managed import ManagedPlugin
+from plugin_sdk.managed import ManagedPlugin, ManagedStatus
 from plugins.plugin_admin.cli import _archive
 from plugins.plugin_admin.shapes import in_process, managed, select
 
@@ -39,7 +39,7 @@ def test_bad_filter() -> None:
 
 
 def test_shapes() -> None:
-    assert managed(VOLUMES)["PluginReference"] == "v:1"
+    assert managed(VOLUMES, VOLUMES.Settings, ManagedStatus())["PluginReference"] == "v:1"
     stats = {("a", "engine_info"): HookStats(calls=2, seconds=0.5), ("b", "engine_info"): HookStats()}
     shown = in_process(PluginStatus("a", PluginState.FAILED, reason="why"), stats)
     assert (shown["State"], shown["Reason"]) == ("failed", "why")

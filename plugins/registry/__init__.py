@@ -1,0 +1,1 @@
+"""Registries: manifests, blobs and logins by the OCI distribution protocol."""
