@@ -63,18 +63,19 @@ class Leave:
         send: what the route sends its reply to.
     """
 
+    # Defaults of the class: most requests never touch them, and each has a Leave.
+    _body: bytes | None = None
+    _replayed = False
+    _unseen: EngineError | None = None
+    _judged = False
+    _held: dict[str, Any] | None = None
+
     def __init__(self, guards: Guards, scope: Scope, receive: Receive, send: Send) -> None:
-        self.receive = receive
-        self.send = send
+        self.receive = self._receive = receive
+        self.send = self._send = send
         self._guards = guards
         self._scope = scope
-        self._receive, self._send = receive, send
         self._view: RequestView
-        self._body: bytes | None = None
-        self._replayed = False
-        self._unseen: EngineError | None = None
-        self._judged = False
-        self._held: dict[str, Any] | None = None
 
     async def ask(self, path: str, version: tuple[int, int]) -> None:
         """Raises what refuses the request: Forbidden for a denial, the guard's own EngineError, or TooLarge."""
@@ -99,12 +100,16 @@ class Leave:
         )
         try:
             denial = await self._guards.request(self._view)
-        except PluginError as error:
             self._check_seen()
-            raise Forbidden(f"the request could not be authorized: {error}") from error
-        self._check_seen()
-        if denial is not None:
-            raise Forbidden(denial.message)
+            if denial is not None:
+                raise Forbidden(denial.message)
+        except EngineError as error:
+            # A refusal is the guards' own reply: they need not judge it.
+            self._judged = True
+            self._check_seen()
+            if isinstance(error, PluginError):
+                raise Forbidden(f"the request could not be authorized: {error}") from error
+            raise
 
     def _check_seen(self) -> None:
         """A body that somebody asked for and did not get is not passed on, whatever the guard makes of it."""
@@ -217,8 +222,9 @@ class Leave:
 
 
 def _target(scope: Scope) -> str:
-    query = scope["query_string"].decode("latin-1")
-    return scope["raw_path"].decode("latin-1") + (f"?{query}" if query else "")
+    path: str = scope["raw_path"].decode("latin-1")
+    query: str = scope["query_string"].decode("latin-1")
+    return f"{path}?{query}" if query else path
 
 
 def _too_large(limit: int) -> TooLarge:

@@ -105,7 +105,7 @@ class RouteTable:
             for entry, route in made:
                 if entry.times.done or entry.times.failed:
                     method = min(getattr(route, "methods", None) or {WEBSOCKET})
-                    found[method, route.path] = entry.times
+                    found[method, route.path_format] = entry.times
         return found
 
     def _find_opaque(self, method: str, path: str, version: tuple[int, int]) -> tuple[Entry, dict[str, Any]] | None:

@@ -10,6 +10,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+
 from plugin_sdk import Conflict, InvalidParameter
 from plugin_sdk.authoring.scaffold import KINDS, create
 
