@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import ssl
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -69,7 +70,28 @@ class Client:
             raise ClientError(f"cannot reach the engine at {self.host}: {error}. Is the daemon running?") from None
         finally:
             connection.close()
-        parsed = json.loads(content) if content.strip() else None
-        if answer.status >= 400:
-            raise ClientError(parsed.get("message", "") if isinstance(parsed, dict) else f"status {answer.status}")
-        return parsed
+        return _checked(answer, content)
+
+    def lines(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Iterator[bytes]:
+        """Like `call`, for an answer that comes line by line; each may take `TIMEOUT` seconds."""
+        connection = self._connect()
+        try:
+            connection.request(method, path, body=body, headers=headers or {})
+            answer = connection.getresponse()
+            if answer.status >= 400:
+                _checked(answer, answer.read())
+            yield from answer
+        except http.client.HTTPException as error:
+            raise ClientError(f"the engine at {self.host} broke off its answer: {error!r}") from None
+        except OSError as error:
+            raise ClientError(f"cannot reach the engine at {self.host}: {error}. Is the daemon running?") from None
+        finally:
+            connection.close()
+
+
+def _checked(answer: http.client.HTTPResponse, content: bytes) -> Any:
+    """The answer's JSON, None without a body. Raises ClientError with the engine's message."""
+    parsed = json.loads(content) if content.strip() else None
+    if answer.status >= 400:
+        raise ClientError(parsed.get("message", "") if isinstance(parsed, dict) else f"status {answer.status}")
+    return parsed
