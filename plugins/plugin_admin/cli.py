@@ -13,6 +13,7 @@ from urllib.parse import quote
 import click
 
 from plugins.plugin_admin.client import Client, ClientError
+from plugins.plugin_admin.verify import verify
 
 _PIECE = 1024 * 1024
 _JSON = {"Content-Type": "application/json"}
@@ -252,3 +253,6 @@ def reload(client: Client) -> None:
     """Look for newly installed in-process plugins, and start them."""
     for name in client.call("POST", "/engine/plugins/reload")["Started"]:
         click.echo(name)
+
+
+plugin.add_command(verify)

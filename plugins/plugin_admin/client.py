@@ -76,6 +76,8 @@ class Client:
                 raise ClientError(_message(answer.read(), answer.status))
             while piece := answer.read1(1 << 16):
                 yield piece
+        except http.client.HTTPException as error:
+            raise ClientError(f"the engine at {self.host} broke off its answer: {error!r}") from None
         except OSError as error:
             raise ClientError(f"cannot reach the engine at {self.host}: {error}. Is the daemon running?") from None
         finally:
@@ -85,16 +87,22 @@ class Client:
         self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
     ) -> Iterator[str]:
         """The lines of a stream of progress messages. Raises ClientError, also for one that the stream ends with."""
+        for line in self.lines(method, path, body, headers):
+            message = json.loads(line)
+            if message.get("error"):
+                raise ClientError(message["error"])
+            label = f"{message['id']}: " if message.get("id") else ""
+            if not message.get("progressDetail"):
+                yield f"{label}{message.get('status', '')}"
+
+    def lines(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Iterator[bytes]:
+        """Like `pieces`, line by line, without those that are empty."""
         rest = b""
         for piece in self.pieces(method, path, body, headers):
             *lines, rest = (rest + piece).split(b"\n")
-            for line in filter(None, map(bytes.strip, lines)):
-                message = json.loads(line)
-                if message.get("error"):
-                    raise ClientError(message["error"])
-                label = f"{message['id']}: " if message.get("id") else ""
-                if not message.get("progressDetail"):
-                    yield f"{label}{message.get('status', '')}"
+            yield from filter(None, map(bytes.strip, lines))
+        if rest.strip():
+            yield rest.strip()
 
 
 def _message(content: bytes, status: int) -> str:
