@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 import click
 
+from plugins.plugin_admin import authoring
 from plugins.plugin_admin.client import Client, ClientError
 
 _PIECE = 1024 * 1024
@@ -141,3 +142,7 @@ def reload(client: Client) -> None:
     """Look for newly installed in-process plugins, and start them."""
     for name in client.call("POST", "/engine/plugins/reload")["Started"]:
         click.echo(name)
+
+
+plugin.add_command(authoring.init)
+plugin.add_command(authoring.build)
