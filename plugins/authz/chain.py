@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import StrictBool
 
-from plugin_sdk import DeadlineExceeded, EngineError, Wire
+from plugin_sdk import EngineError, Wire
 from plugin_sdk.api import Denial, RequestView, ResponseView
 from plugin_sdk.managed import PluginPeer
 from plugins.authz import form
@@ -24,8 +24,10 @@ CALL_SECONDS = 10.0
 FIND_SECONDS = 5.0
 """Seconds that a request waits for a plugin that is being started."""
 AT_ONCE = 64
-"""Calls that one plugin answers at a time; further ones wait. It bounds what a plugin can do that calls the engine's API
-while it answers, and is asked about that call too."""
+"""Calls that one plugin answers at a time."""
+TURN_SECONDS = 1.0
+"""Seconds that further ones wait for their turn. A plugin that calls the engine's API while it answers, and is asked about
+that call too, is stopped by this: the innermost call is refused, and so the others get their answers."""
 PARSE_IN_THREAD = 128 * 1024
 """Bytes of JSON from which on it is looked through in a thread."""
 
@@ -54,7 +56,6 @@ class Member:
         self.name = name
         self._find = find
         self._turns = asyncio.Semaphore(AT_ONCE)
-        self._waiting = 0
 
     async def ask(self, method: str, message: Mapping[str, Any]) -> Denial | None:
         """Its verdict.
@@ -64,20 +65,23 @@ class Member:
             EngineError: it cannot be reached, hangs, or answers rubbish. The message names it.
         """
         peer = await self._peer()
-        self._waiting += 1
         try:
-            async with asyncio.timeout(CALL_SECONDS), self._turns:
-                verdict = await peer.call(method, message, Verdict, deadline=CALL_SECONDS)
-        except (TimeoutError, DeadlineExceeded) as error:
-            many = f"; {self._waiting} calls wait for it" if self._waiting > 1 else ""
+            async with asyncio.timeout(TURN_SECONDS):
+                await self._turns.acquire()
+        except TimeoutError:
             raise self._failed(
-                f"{method}: no answer within {CALL_SECONDS:g} s{many}. "
-                "A plugin that calls the engine's API while it answers is asked about that call too"
-            ) from error
+                f"{method}: it owes {AT_ONCE} answers already. Does it call the engine's API while it answers? "
+                "It is asked about that call too"
+            ) from None
+        try:
+            async with asyncio.timeout(CALL_SECONDS):
+                verdict = await peer.call(method, message, Verdict, deadline=CALL_SECONDS)
+        except TimeoutError:
+            raise self._failed(f"{method}: no answer within {CALL_SECONDS:g} s") from None
         except EngineError as error:
             raise self._failed(str(error)) from error
         finally:
-            self._waiting -= 1
+            self._turns.release()
         return None if verdict.Allow else Denial(f"authorization denied by plugin {self.name}: {verdict.Msg}")
 
     async def _peer(self) -> PluginPeer:
