@@ -5,8 +5,11 @@
 
 The names here serve every plugin; `plugin_sdk.containers`, `.images`, `.storage`, `.runtime`, `.logs`, `.network`,
 `.volumes`, `.api`, `.events` and `.managed` hold the contracts of each subsystem; `plugin_sdk.aio`, `.files`, `.http`,
-`.stdcopy`, `.text` and `.times` help to fulfil them. `docs/plugins/` is the guide.
+`.stdcopy`, `.text` and `.times` help to fulfil them. `serve` makes a driver a plugin of its own. `docs/plugins/` is the guide.
 """
+
+from pathlib import Path
+from typing import Any
 
 from kernel.contracts.common import Holder, Wire
 from kernel.contracts.events import Event, EventBus
@@ -78,5 +81,24 @@ __all__ = [
     "Unavailable",
     "Wire",
     "hookimpl",
+    "serve",
     "setting",
 ]
+
+
+def serve(*drivers: Any, socket: str = "", folder: str | Path = "") -> None:
+    """Serve drivers as a managed or old-style plugin until SIGTERM. Returns when all is closed.
+
+    Args:
+        drivers: objects that fulfil `VolumeDriver`, `NetworkDriver`, `IpamDriver` or `LogDriver`, or extend
+            `AuthorizationPlugin` or `MetricsCollector` of `plugin_sdk.serving`; one of each kind at most.
+        socket: a file name in /run/docker/plugins, the `interface.socket` of config.json; or a path. Default:
+            $ENGINE_PLUGIN_SOCKET, else "plugin.sock".
+        folder: where is kept what must outlive the process (networks, addresses, logs). Default: $ENGINE_PLUGIN_FOLDER,
+            else /var/lib/plugin. An upgrade of the plugin replaces its root file system: put it on a mount.
+
+    Exits with 1 and a message when the drivers or the socket cannot be.
+    """
+    from plugin_sdk.serving.server import run
+
+    run(drivers, socket, folder)

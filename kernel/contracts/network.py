@@ -91,6 +91,8 @@ class EndpointRecord(Wire):
         Sandbox: path of the network namespace that it is plugged into; "" while stopped.
         DefaultRoute: it gives its sandbox the default route. A driver that sets addresses itself may set that route in
             the same breath (`JoinInfo.routes_set`).
+        Source: the interface's name in the daemon's network namespace, where the engine has moved it from there into
+            the sandbox; it goes back, under that name, between `leave` and `delete_endpoint`.
     """
 
     Id: str
@@ -112,6 +114,7 @@ class EndpointRecord(Wire):
     Interface: str = ""
     Sandbox: str = ""
     DefaultRoute: bool = False
+    Source: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,10 +149,19 @@ class JoinInfo:
 
 @dataclass(frozen=True, slots=True)
 class NetworkCapabilities:
-    """Scopes are "local" or "global"."""
+    """Facts about a network driver.
+
+    Attributes:
+        scope, connectivity_scope: "local" or "global".
+        gateway_at_join: the gateway is what `join` says, not the address manager's, so that only then the engine chooses
+            among the container's networks; `program_external` follows for the chosen one, with ports or without.
+        checks_gateways: the driver is a `GatewayChecker` too.
+    """
 
     scope: str = "local"
     connectivity_scope: str = "local"
+    gateway_at_join: bool = False
+    checks_gateways: bool = False
 
 
 class NetworkDriver(Protocol):
@@ -192,9 +204,17 @@ class NetworkDriver(Protocol):
         """After a start of the daemon: these of yours exist; mend what is missing, remove what nobody owns."""
 
 
+class GatewayChecker(Protocol):
+    """What a network driver can do besides (`NetworkCapabilities.checks_gateways`)."""
+
+    async def check_gateways(self, network: NetworkRecord) -> tuple[bool, bool]:
+        """Before addresses are decided: whether the network needs no gateway address for (IPv4, IPv6)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """An address pool that an IPAM driver handed out."""
+    """An address pool that an IPAM driver handed out. `data` may name a gateway (CIDR) under
+    "com.docker.network.gateway", which is then not requested."""
 
     id: str
     subnet: str
@@ -202,7 +222,12 @@ class Pool:
 
 
 class IpamDriver(Protocol):
-    """Hands out subnets and addresses. What it handed out must survive a restart (or be replayed by `restore`)."""
+    """Hands out subnets and addresses. What it handed out must survive a restart (or be replayed by `restore`).
+
+    A driver may have two attributes besides, false where they are missing: `requires_mac` asks for the endpoint's hardware
+    address in the options of `request_address`, under "com.docker.network.endpoint.macaddress"; `requires_replay` asks for
+    all requests anew after a restart of the daemon or the driver, instead of `restore`.
+    """
 
     async def request_pool(self, subnet: str, ip_range: str, options: Mapping[str, str], *, v6: bool = False) -> Pool:
         """A pool for a network; an empty subnet lets the driver choose one that overlaps no network nor route.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from kernel.hookspecs._markers import hookspec
 
 if TYPE_CHECKING:
-    from kernel.contracts.api import Denial, RequestView, RouterSpec
+    from kernel.contracts.api import Denial, RequestView, ResponseView, RouterSpec
 
 
 @hookspec("sync")
@@ -23,11 +23,23 @@ def engine_api_routers() -> Iterable[RouterSpec]:
     raise NotImplementedError
 
 
-@hookspec("first", deadline=10.0, fail_closed=True)
+@hookspec("first", deadline=180.0, fail_closed=True)
 async def engine_authorize(request: RequestView) -> Denial | None:
     """May this request pass?
 
-    Called for every request but `_ping`, before its route. None means no objection; the first Denial refuses with 403 and
-    its message. An exception or a missed deadline refuses too: who is asked for leave and cannot answer has not given it.
+    Called for every request before its route, `/_ping` included. None means no objection; the first Denial refuses with
+    403 and its message. An EngineError refuses with its own status; any other exception, or a missed deadline, refuses
+    too: who is asked for leave and cannot answer has not given it. A plugin that implements this names `RequestGuard` among
+    its `drivers`. `request.body()` reads the body; `request.judge_response()` asks for the next hook.
+    """
+    raise NotImplementedError
+
+
+@hookspec("first", deadline=180.0, fail_closed=True)
+async def engine_authorize_response(request: RequestView, response: ResponseView) -> Denial | None:
+    """May this reply leave?
+
+    Called before anything of the reply is sent, errors included, if somebody called `request.judge_response()` in
+    `engine_authorize`; what the request did is done by then. Answers and exceptions mean what they mean there.
     """
     raise NotImplementedError

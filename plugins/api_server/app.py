@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from bisect import bisect_left
+from collections.abc import Callable
+from time import perf_counter
 from typing import Any
 
 from fastapi import FastAPI
 from starlette.requests import ClientDisconnect
 
-from plugin_sdk import EngineError, Forbidden, InvalidParameter, NotFound, Unavailable
-from plugin_sdk.api import API_VERSION, MIN_API_VERSION, Denial, RequestView
+from plugin_sdk import EngineError, InvalidParameter, NotFound, Unavailable
+from plugin_sdk.api import API_VERSION, MIN_API_VERSION
 from plugins.api_server import errors
 from plugins.api_server.exchange import EXCHANGE, Exchange
+from plugins.api_server.leave import LEAVE, Guards, Leave, Receive, Scope, Send
 from plugins.api_server.routes import WEBSOCKET, Entry, RouteTable
-
-Scope = dict[str, Any]
-Receive = Callable[[], Awaitable[dict[str, Any]]]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 _VERSIONED = re.compile(r"/v([0-9][0-9.]{0,15})(/.*)", re.DOTALL)
 PATIENCE = 15.0
@@ -26,27 +25,6 @@ PATIENCE = 15.0
 
 _STEP = 0.02
 PING = "/_ping"
-"""The one path that needs no leave."""
-
-
-class Headers(Mapping[str, str]):
-    """A request's headers as text, decoded only when asked for."""
-
-    def __init__(self, raw: list[tuple[bytes, bytes]]) -> None:
-        self._raw = raw
-
-    def __getitem__(self, name: str) -> str:
-        wanted = name.lower().encode("latin-1")
-        for key, value in self._raw:
-            if key == wanted:
-                return value.decode("latin-1")
-        raise KeyError(name)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter({key.decode("latin-1"): None for key, _ in self._raw})
-
-    def __len__(self) -> int:
-        return len({key for key, _ in self._raw})
 
 
 class Api:
@@ -60,12 +38,12 @@ class Api:
 
     def __init__(
         self,
-        authorize: Callable[[RequestView], Awaitable[Denial | None]],
+        guards: Guards,
         miss: Callable[[], bool],
     ) -> None:
         self.table = RouteTable([])
         self.starting = True
-        self._authorize = authorize
+        self._guards = guards
         self._miss = miss
         self._app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
 
@@ -79,7 +57,7 @@ class Api:
             exchange: Exchange | None = scope["extensions"].get(EXCHANGE)
             if isinstance(error, OSError) and exchange is not None and exchange.lost:
                 return
-            status, body = errors.answer(error, f"{scope.get('method', 'WEBSOCKET')} {scope['path']}")
+            status, body = await self._answer(error, scope)
             if exchange is None:
                 await _refuse_websocket(scope, send, status, body)
             elif exchange.begun:
@@ -92,14 +70,35 @@ class Api:
         version, path = split_version(scope["path"])
         scope["engine.api_version"] = version
         scope["path"] = path
-        if path != PING:
-            await self._ask_leave(scope, path, version)
+        leave = Leave(self._guards, scope, receive, send)
+        await leave.ask(path, version)
         method = WEBSOCKET if scope["type"] == "websocket" else scope["method"]
         entry, params = await self._route(method, path, version)
         scope["path_params"] = params
         scope["app"] = self._app
         scope.update(entry.extra)
-        await entry.app(scope, receive, send)
+        began = perf_counter()
+        try:
+            await entry.app(scope, leave.receive, leave.send)
+        except Exception:
+            entry.times.failed += 1
+            raise
+        took = perf_counter() - began
+        entry.times.done += 1
+        entry.times.seconds += took
+        entry.times.buckets[bisect_left(entry.times.BOUNDS, took)] += 1
+
+    async def _answer(self, error: Exception, scope: Scope) -> tuple[int, bytes]:
+        """Status and body for what was raised, unless a guard refuses even that."""
+        request = f"{scope.get('method', 'WEBSOCKET')} {scope['path']}"
+        status, body = errors.answer(error, request)
+        leave: Leave | None = scope.get(LEAVE)
+        if leave is not None:
+            try:
+                await leave.judge(status, _error_headers(body), body)
+            except EngineError as refusal:
+                return errors.answer(refusal, request)
+        return status, body
 
     async def _route(self, method: str, path: str, version: tuple[int, int]) -> tuple[Entry, dict[str, Any]]:
         found = self.table.find(method, path, version)
@@ -124,26 +123,13 @@ class Api:
                 return None
         raise Unavailable("the engine is starting, and the plugin that answers this is not ready: try again")
 
-    async def _ask_leave(self, scope: Scope, path: str, version: tuple[int, int]) -> None:
-        view = RequestView(
-            method=scope.get("method", "GET"),
-            path=path,
-            query=scope["query_string"].decode("latin-1"),
-            headers=Headers(scope["headers"]),
-            api_version=version,
-            peer=scope.get("engine.peer", ""),
-        )
-        try:
-            denial = await self._authorize(view)
-        except EngineError as error:
-            raise Forbidden(f"the request could not be authorized: {error}") from error
-        if denial is not None:
-            raise Forbidden(denial.message)
+
+def _error_headers(body: bytes) -> list[tuple[bytes, bytes]]:
+    return [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))] if body else []
 
 
 async def _send(send: Send, status: int, body: bytes) -> None:
-    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))] if body else []
-    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.start", "status": status, "headers": _error_headers(body)})
     await send({"type": "http.response.body", "body": body})
 
 
@@ -151,8 +137,7 @@ async def _refuse_websocket(scope: Scope, send: Send, status: int, body: bytes) 
     if "websocket.http.response" not in scope["extensions"]:
         await send({"type": "websocket.close", "code": 1011})
         return
-    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-    await send({"type": "websocket.http.response.start", "status": status, "headers": headers})
+    await send({"type": "websocket.http.response.start", "status": status, "headers": _error_headers(body)})
     await send({"type": "websocket.http.response.body", "body": body})
 
 

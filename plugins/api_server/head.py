@@ -75,6 +75,8 @@ def parse(raw: bytes) -> Head:
     head.version = parser.get_http_version()
     if head.version not in ("1.0", "1.1"):
         raise BadHead("want HTTP/1.1")
+    if sum(name == b"content-type" for name, _ in head.headers) > 1:
+        raise BadHead("more than one Content-Type header")
     head.close = head.close or head.version == "1.0"
     head.method = parser.get_method().decode("latin-1")
     head.raw_path = target.path or b"/"

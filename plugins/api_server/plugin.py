@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -20,7 +20,17 @@ from plugin_sdk import (
     hookimpl,
     setting,
 )
-from plugin_sdk.api import API_VERSION, ApiServer, Denial, RequestView, RouterSpec
+from plugin_sdk.api import (
+    API_VERSION,
+    ApiServer,
+    Denial,
+    RequestGuard,
+    RequestView,
+    ResponseView,
+    RouterSpec,
+    RouteTimes,
+    Stalls,
+)
 from plugins.api_server.watchdog import Watchdog
 
 _UNPROTECTED = (
@@ -66,6 +76,7 @@ class ApiServerPlugin(Plugin):
         provides=(ApiServer,),
         settings=Settings,
         essential=True,
+        wants=(RequestGuard,),
     )
 
     def __init__(self) -> None:
@@ -82,6 +93,7 @@ class ApiServerPlugin(Plugin):
         # FastAPI takes a fifth of a second to import, and the command line needs these settings without it.
         from plugins.api_server import api, listeners, tls
         from plugins.api_server.app import Api
+        from plugins.api_server.leave import Guards
         from plugins.api_server.routes import RouteTable
         from plugins.api_server.server import Server
 
@@ -94,7 +106,7 @@ class ApiServerPlugin(Plugin):
             context = tls.server_context(cert=settings.tlscert, key=settings.tlskey, ca=ca)
         self._began = monotonic()
         self._own = api.router()
-        self._api = Api(self._authorize, self._recollect)
+        self._api = Api(Guards(self._authorize, self._authorize_response), self._recollect)
         self._api.table = RouteTable([(ctx.name, RouterSpec(self._own))])
         version = ctx.require(PluginAdmin).facts.version
         self._server = Server(self._api, common_headers(version, experimental=settings.experimental))
@@ -113,6 +125,15 @@ class ApiServerPlugin(Plugin):
     def addresses(self) -> list[str]:
         """See `ApiServer.addresses`."""
         return self._server.addresses() if self._server is not None else []
+
+    def route_times(self) -> Mapping[tuple[str, str], RouteTimes]:
+        """See `ApiServer.route_times`."""
+        times: dict[tuple[str, str], RouteTimes] = self._api.table.times() if self._api is not None else {}
+        return times
+
+    def stalls(self) -> Stalls:
+        """See `ApiServer.stalls`."""
+        return self._watchdog.stalls
 
     @hookimpl
     def engine_info(self) -> dict[str, Any]:
@@ -150,6 +171,11 @@ class ApiServerPlugin(Plugin):
     async def _authorize(self, view: RequestView) -> Denial | None:
         assert self._ctx is not None
         answered = await self._ctx.hooks.first("engine_authorize", request=view)
+        return answered[1] if answered else None
+
+    async def _authorize_response(self, view: RequestView, response: ResponseView) -> Denial | None:
+        assert self._ctx is not None
+        answered = await self._ctx.hooks.first("engine_authorize_response", request=view, response=response)
         return answered[1] if answered else None
 
     def _recollect(self) -> bool:

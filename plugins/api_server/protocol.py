@@ -67,7 +67,7 @@ class HttpProtocol(asyncio.Protocol):
         self._socket: Any = None
         self._unix = False
         self._watched = -1
-        self._peer = ""
+        self._client: dict[str, Any] = {}
         self._phase = Phase.HEAD
         self._buffer = bytearray()
         self._sized_left = 0
@@ -86,7 +86,11 @@ class HttpProtocol(asyncio.Protocol):
         self._state.connections.add(self)
         self._socket = transport.get_extra_info("socket")
         self._unix = self._socket.family == socket.AF_UNIX
-        self._peer = transport.get_extra_info("engine.peer") or ""
+        if certificates := transport.get_extra_info("engine.certificates"):
+            self._client = {
+                "engine.certificates": certificates,
+                "engine.peer": transport.get_extra_info("engine.peer") or "",
+            }
         self._arm(HEAD_DEADLINE, self.abort)
 
     def data_received(self, data: bytes) -> None:
@@ -227,7 +231,7 @@ class HttpProtocol(asyncio.Protocol):
             "raw_path": head.raw_path,
             "query_string": head.query,
             "headers": head.headers,
-            "engine.peer": self._peer,
+            **self._client,
         }
         exchange = Exchange(self, scope, keep_alive=not head.close, expects=head.expects)
         self._exchange = exchange
@@ -264,7 +268,7 @@ class HttpProtocol(asyncio.Protocol):
         self._state.connections.discard(self)
         self._closed = True
         protocol = WebSocketsSansIOProtocol(
-            config=self._config, server_state=self._state, app_state={}, _loop=self._loop
+            config=self._config, server_state=self._state, app_state=self._client, _loop=self._loop
         )
         protocol.connection_made(self._transport)
         self._transport.set_protocol(protocol)

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import fastapi.routing
 from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
 from starlette.routing import BaseRoute, Match, Route, WebSocketRoute
 
-from plugin_sdk.api import RouterSpec
+from plugin_sdk.api import RouterSpec, RouteTimes
 
 WEBSOCKET = "WEBSOCKET"
 """The method under which websocket routes are kept."""
@@ -30,6 +30,7 @@ class Entry:
         plugin: who contributed it.
         matches: gives the path's parameters, or None.
         extra: what else the route wants in the scope.
+        times: of its requests.
     """
 
     app: Any
@@ -38,6 +39,7 @@ class Entry:
     since: tuple[int, int]
     until: tuple[int, int]
     extra: dict[str, Any]
+    times: RouteTimes = field(default_factory=RouteTimes)
 
 
 class RouteTable:
@@ -95,6 +97,16 @@ class RouteTable:
                 if entry.since <= version <= entry.until and (params := entry.matches(path)) is not None:
                     return entry, params
         return self._find_opaque(method, path, version) if self._opaque else None
+
+    def times(self) -> dict[tuple[str, str], RouteTimes]:
+        """(method, path) to the times of each route that was asked for."""
+        found: dict[tuple[str, str], RouteTimes] = {}
+        for _, made in self._known:
+            for entry, route in made:
+                if entry.times.done or entry.times.failed:
+                    method = min(getattr(route, "methods", None) or {WEBSOCKET})
+                    found[method, route.path_format] = entry.times
+        return found
 
     def _find_opaque(self, method: str, path: str, version: tuple[int, int]) -> tuple[Entry, dict[str, Any]] | None:
         """What is no route but leads to some: mounted applications."""

@@ -153,11 +153,14 @@ class TlsTransport(asyncio.Transport):
         self._finished = False
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """As the plain transport's, with "ssl_object" and "engine.peer" (common name of the client's certificate)."""
+        """As the plain transport's, with "ssl_object", and of a verified client "engine.peer" (common name) and
+        "engine.certificates" (PEM)."""
         if name == "ssl_object":
             return self._layer.tls
         if name == "engine.peer":
             return common_name(self._layer.tls.getpeercert())
+        if name == "engine.certificates":
+            return certificates(self._layer.tls)
         return self._layer.raw.get_extra_info(name, default)
 
     def write(self, data: Any) -> None:
@@ -235,3 +238,12 @@ def common_name(certificate: Any) -> str:
             if key == "commonName":
                 return str(value)
     return ""
+
+
+def certificates(tls: Any) -> tuple[str, ...]:
+    """The client's certificate, PEM, and behind it those it sent along; Python before 3.13 gives the first alone."""
+    own = tls.getpeercert(binary_form=True)
+    if own is None:
+        return ()
+    sent = getattr(tls, "get_unverified_chain", list)() or [own]
+    return tuple(ssl.DER_cert_to_PEM_cert(der) for der in sent)

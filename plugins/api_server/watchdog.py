@@ -8,7 +8,8 @@ import sys
 import threading
 import time
 import traceback
-from dataclasses import dataclass
+
+from plugin_sdk.api import Stalls
 
 BEAT = 0.1
 """Seconds between the loop's signs of life."""
@@ -16,15 +17,6 @@ STALL = 0.2
 """Seconds of standstill that are logged."""
 
 log = logging.getLogger("engine.watchdog")
-
-
-@dataclass(slots=True)
-class Stalls:
-    """What was seen since the start. Seconds; `where` is the innermost frame of the longest stall, if it was caught."""
-
-    count: int = 0
-    longest: float = 0.0
-    where: str = ""
 
 
 class Watchdog:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 from contextlib import suppress
 from typing import Any, TypeVar
 
 from plugin_sdk import NotFound, PluginContext, PluginError, Unavailable
-from plugin_sdk.files import parse_size
-from plugin_sdk.logs import LogDriver, LogInfo, LogSink
+from plugin_sdk.logs import LogDriver, LogInfo
 
+from . import bounds
 from .batch import join_pieces, parse_monitor, to_entries
-from .options import DEFAULT_FILES, DEFAULT_SIZE, limits
+from .outlet import CLOSE_DEADLINE, Outlet, known
 from .sinks import Pin, RawSink
-from .spool import SEGMENT_SIZE, Cursor, Position, Spool
+from .spool import Cursor, Position, Spool
 from .watch import Watcher
 
 T = TypeVar("T")
@@ -26,13 +27,12 @@ PUMP_DELAY = 0.2
 CHUNKS_PER_STEP = 4
 WRITE_DEADLINE = 60.0
 """Seconds after which a sink that neither took entries nor raised is asked anew."""
-CLOSE_DEADLINE = 5.0
 FLUSH_DEADLINE = 5.0
 """Seconds that the removal of a container waits for a sink that has not yet taken all."""
 BACKOFF = (0.5, 5.0)
-BUFFER_BOUND = DEFAULT_SIZE * DEFAULT_FILES
-"""Bytes kept for a sink that does not take them, unless `max-buffer-size` says otherwise."""
-LEAST_JSON_BOUND = 256 << 20
+GREET_DEADLINE = 3.0
+"""Seconds that a start waits for the log driver."""
+COMPLAIN_EVERY = 60.0
 PIN_REACH = 4
 """Segments that a reader may lie behind the pump before its place is given up."""
 _BOUND_EVERY = 64
@@ -42,30 +42,23 @@ class Channel:
     """See the module. Methods run on the event loop unless they say that they block.
 
     Attributes:
-        raw: its sinks take the monitor's lines as they are.
-        buffered: the buffer is the log, there is no sink.
-        retained: the buffer is what is read back, so it keeps what was taken.
         run: counts the starts of the container; a reader that follows ends with the run it began in.
         running: the monitor writes.
     """
 
     def __init__(
-        self, ctx: PluginContext, threads: Executor, watcher: Watcher, info: LogInfo, driver: LogDriver
+        self, ctx: PluginContext, threads: Executor, watcher: Watcher, info: LogInfo, driver: LogDriver | None
     ) -> None:
         self.ctx = ctx
         self.info = info
-        self.driver = driver
         self.spool = Spool(info.folder)
-        self.raw = bool(getattr(driver, "raw", False))
-        self.buffered = bool(getattr(driver, "buffered", False))
-        self.retained = self.buffered or not driver.readable
         self.run = 0
         self.running = False
         self.lock = threading.Lock()
         self.pins: set[Pin] = set()
         self._threads = threads
         self._watcher = watcher
-        self._sink: LogSink | None = None
+        self._outlet = Outlet(ctx, info, driver)
         self._cursor: Cursor | None = None
         self._waiting: set[asyncio.Event] = set()
         self._pumping: asyncio.Task[None] | None = None
@@ -77,6 +70,7 @@ class Channel:
         self._steps = 0
         self._idle = asyncio.Event()
         self._dropped = 0
+        self._complaint = (0.0, "")
         self.on_settled: Callable[[Channel], None] = lambda channel: None
 
     @property
@@ -85,15 +79,43 @@ class Channel:
         return self.info.container.Id
 
     @property
+    def name(self) -> str:
+        """The log driver's name, as the container's user gave it."""
+        return self._outlet.name
+
+    @property
+    def driver(self) -> LogDriver | None:
+        """The log driver; None before its plugin was there."""
+        return self._outlet.driver
+
+    @property
+    def idle(self) -> bool:
+        """There is nothing to move, and nothing to close."""
+        return not self.spool.written() and not self._outlet.used
+
+    @property
+    def raw(self) -> bool:
+        """Its sinks take the monitor's lines as they are."""
+        return self._outlet.raw
+
+    @property
+    def buffered(self) -> bool:
+        """The buffer is the log, there is no sink."""
+        return self._outlet.buffered
+
+    @property
+    def retained(self) -> bool:
+        """The buffer is what is read back, so it keeps what was taken."""
+        return self._outlet.retained
+
+    @property
     def segment_size(self) -> int:
         """Bytes after which the monitor begins a new file; 0, never, for a log that has no bound."""
-        if self.buffered:
-            total = limits(self.info.options, default_files=DEFAULT_FILES).total
-        elif self.raw:
-            total = limits(self.info.options).total
-        else:
-            total = BUFFER_BOUND
-        return SEGMENT_SIZE if total else 0
+        return bounds.segment_size(self.info.options, raw=self.raw, buffered=self.buffered)
+
+    @property
+    def _retention(self) -> int:
+        return bounds.retention(self.info.options, buffered=self.buffered)
 
     async def work(self, function: Callable[..., T], *arguments: Any) -> T:
         """Run what blocks, in a thread of the logs' own."""
@@ -115,6 +137,25 @@ class Channel:
     def _prepare_locked(self) -> None:
         with self.lock:
             self.spool.prepare()
+
+    def meet(self, driver: LogDriver | None) -> None:
+        """This is the driver, if none was known."""
+        self._outlet.driver = self._outlet.driver or driver
+
+    async def greet(self) -> None:
+        """Let the driver know of the run, before it begins; one that is not ready within a moment is not waited for.
+
+        Raises:
+            EngineError: the driver refuses the container.
+        """
+        if self.raw or self.buffered:
+            return
+        try:
+            async with asyncio.timeout(GREET_DEADLINE):
+                await self._outlet.opened()
+        except (TimeoutError, Unavailable, PluginError) as error:
+            reason = str(error) or f"not ready within {GREET_DEADLINE:g} s"
+            self.ctx.log.warning("container %s: log driver %s: %s; output is kept", self.id[:12], self.name, reason)
 
     def resume(self) -> None:
         """The container was running before the daemon."""
@@ -192,13 +233,7 @@ class Channel:
                 try:
                     moved = await self._step()
                 except Exception as error:  # noqa: BLE001 - a sink of anybody's; said, and tried again
-                    self.ctx.log.warning(
-                        "container %s: log driver %s: %s; its output is kept, next try in %g s",
-                        self.id[:12],
-                        self.info.container.HostConfig.LogConfig.Type,
-                        error or type(error).__name__,
-                        delay,
-                    )
+                    self._complain(str(error) or type(error).__name__)
                     await self._bound()
                     await asyncio.sleep(delay)
                     delay = min(delay * 2, BACKOFF[1])
@@ -208,6 +243,9 @@ class Channel:
                     continue
                 if self._final:
                     await self._settle()
+                    if self.running:
+                        # Started anew meanwhile; what it wrote by now woke nobody.
+                        continue
                     return
                 if self._dirty:
                     await asyncio.sleep(PUMP_DELAY)
@@ -220,6 +258,15 @@ class Channel:
             self._pumping = None
             self._idle.set()
 
+    def _complain(self, what: str) -> None:
+        """The same words once a minute."""
+        now = time.monotonic()
+        if what != self._complaint[1] or now - self._complaint[0] >= COMPLAIN_EVERY:
+            self._complaint = (now, what)
+            self.ctx.log.warning(
+                "container %s: log driver %s: %s; its output is kept, and offered again", self.id[:12], self.name, what
+            )
+
     def _caught_up(self) -> bool:
         """Nothing more to take for now; pieces held back count as taken."""
         end, cursor = self.spool.end(), self._cursor
@@ -230,40 +277,28 @@ class Channel:
     async def _step(self) -> bool:
         """Move some; whether there was any."""
         if self.buffered:
-            await self.work(self.spool.keep, self._retention())
+            await self.work(self.spool.keep, self._retention)
             return False
         self._steps += 1
         if self._steps % _BOUND_EVERY == 0:
             await self._bound()
-        sink = await self._opened()
+        if self._final and self._outlet.sink is None and not await self.work(self.spool.unread):
+            return False
+        sink = await self._outlet.opened()
         if isinstance(sink, RawSink):
             return await self.work(self._step_raw, sink)
         lines = await self.work(self._take)
         if not lines:
             return False
         entries = to_entries(parse_monitor(lines), {})
-        async with asyncio.timeout(WRITE_DEADLINE):
-            await sink.write(entries)
+        try:
+            async with asyncio.timeout(WRITE_DEADLINE):
+                await sink.write(entries)
+        except TimeoutError:
+            raise Unavailable(f"did not take its entries within {WRITE_DEADLINE:g} s") from None
         # At once, in this very step of the loop: a cancelled pump must not offer these entries again.
         self._consumed("")
         return True
-
-    async def _opened(self) -> LogSink:
-        """The sink of the driver that goes by the name now: its plugin may have gone, and come again."""
-        name = self.info.container.HostConfig.LogConfig.Type
-        driver = self.ctx.drivers.all(LogDriver).get(name)
-        if driver is None:
-            await self._close_sink()
-            raise Unavailable(f"no plugin offers the log driver {name} now")
-        if driver is not self.driver:
-            await self._close_sink()
-            self.driver = driver
-        if self._sink is None:
-            sink = await driver.open(self.info)
-            if not all(callable(getattr(sink, method, None)) for method in ("write", "close")):
-                raise PluginError(name, "LogDriver.open", f"{sink!r:.80} is no sink")
-            self._sink = sink
-        return self._sink
 
     def _step_raw(self, sink: RawSink) -> bool:
         """Blocks."""
@@ -300,53 +335,19 @@ class Channel:
         here = Position(self._cursor.segment, self._cursor.offset, mark)
         self.spool.save(here)
         if self.retained:
-            self.spool.keep(self._retention())
+            self.spool.keep(self._retention)
             return
         low = min([here, *(pin.position for pin in self.pins if pin.position.segment >= here.segment - PIN_REACH)])
         self.spool.free(low.segment, low.offset)
 
-    def _retention(self) -> int:
-        """Bytes of the buffer that `docker logs` can show, where the buffer is what it reads."""
-        options = self.info.options
-        if self.buffered:
-            return limits(options, default_files=DEFAULT_FILES).total or 1 << 62
-        return limits(options, prefix="cache-", default_files=DEFAULT_FILES).total or 1 << 62
-
     async def _bound(self) -> None:
-        await self.work(self._drop_surplus)
-
-    def _drop_surplus(self) -> None:
-        """Blocks. A sink that takes nothing must not fill the disk."""
-        bound = self._buffer_bound()
+        """A sink that takes nothing must not fill the disk."""
+        bound = bounds.waiting_bound(self.info.options, self._outlet.sink)
         if not bound:
             return
-        with self.lock:
-            surplus = self.spool.unread() - bound
-            if surplus <= 0:
-                return
-            here = self.spool.position
-            for segment in self.spool.segments():
-                if segment < here.segment:
-                    continue
-                start = here.offset if segment == here.segment else 0
-                size = self.spool.size(segment)
-                if surplus < size - start:
-                    here = Position(segment, start + surplus, here.mark)
-                    break
-                surplus -= size - start
-            dropped = self.spool.unread()
-            self.spool.free(here.segment, here.offset)
-            self.spool.save(here)
-            dropped -= self.spool.unread()
-        self._say_dropped(dropped, "bytes were dropped: the log driver takes them too slowly or not at all")
-
-    def _buffer_bound(self) -> int:
-        sink = self._sink
-        if isinstance(sink, RawSink):
-            # Older lines than these would be rotated away as soon as they were written.
-            return max(LEAST_JSON_BOUND, 2 * sink.capacity) if sink.capacity else 0
-        text = self.info.options.get("max-buffer-size", "")
-        return parse_size(text) if text else BUFFER_BOUND
+        dropped = await self.work(bounds.drop_surplus, self.spool, bound, self.lock)
+        if dropped:
+            self._say_dropped(dropped, "bytes were dropped: the log driver takes them too slowly or not at all")
 
     def _say_dropped(self, count: int, what: str) -> None:
         self._dropped += count
@@ -370,17 +371,10 @@ class Channel:
                 self.spool.clear()
 
     async def _close_sink(self) -> None:
-        sink, self._sink = self._sink, None
         if self._cursor is not None:
             self._cursor.close()
             self._cursor = None
-        if sink is None:
-            return
-        try:
-            async with asyncio.timeout(CLOSE_DEADLINE):
-                await sink.close()
-        except Exception as error:  # noqa: BLE001 - a sink of anybody's
-            self.ctx.log.warning("container %s: its log could not be closed: %s", self.id[:12], error)
+        await self._outlet.close()
 
     async def drained(self, seconds: float) -> bool:
         """Wait until the pump has nothing to do; whether it came to that."""
@@ -422,7 +416,7 @@ class Channel:
                 self._say_dropped(left, "bytes were not taken by the log driver before the container was removed")
         await self.halt()
         self._watcher.forget(self.id)
-        driver = self.ctx.drivers.all(LogDriver).get(self.info.container.HostConfig.LogConfig.Type)
+        driver = known(self.ctx, self.name)
         if driver is not None:
             with suppress(NotFound):
                 await driver.remove(self.info)

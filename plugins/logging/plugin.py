@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Any
 
 from pydantic import BaseModel
 
-from plugin_sdk import DriverSpec, InvalidParameter, NotFound, Plugin, PluginContext, PluginMeta, hookimpl, setting
+from plugin_sdk import (
+    DriverSpec,
+    Holder,
+    InvalidParameter,
+    NotFound,
+    Plugin,
+    PluginContext,
+    PluginMeta,
+    hookimpl,
+    setting,
+)
 from plugin_sdk.api import RouterSpec
 from plugin_sdk.containers import ContainerDraft, ContainerRecord, LogChoice, Preparation
 from plugin_sdk.logs import LogDriver, Logs
+from plugin_sdk.managed import InterfaceAdapter, ManagedPlugins
 from plugin_sdk.runtime import Exit
 
 from .jsonfile import JsonFileDriver
 from .local import LocalDriver, NoneDriver
+from .options import check_common
+from .outlet import known
+from .remote import INTERFACE, RemoteLogs
 from .service import LogService
 
 
@@ -45,19 +59,31 @@ class LoggingPlugin(Plugin):
         self._ctx = ctx
         default = LogChoice(Type=ctx.settings.log_driver, Config=ctx.settings.log_opts)
         self._drivers: dict[str, Any] = {"json-file": JsonFileDriver(), "local": LocalDriver(), "none": NoneDriver()}
-        if default.Type in self._drivers:
-            self._drivers[default.Type].validate(default.Config)
-        else:
-            await self._check_stranger(default)
+        await self._check(default)
+        self._remote = RemoteLogs()
         self._logs = LogService(ctx, default)
         ctx.provide(Logs, self._logs)
 
-    async def _check_stranger(self, default: LogChoice) -> None:
-        try:
-            driver = await self._ctx.drivers.find(LogDriver, default.Type)
-        except NotFound as error:
-            raise InvalidParameter(f"--log-driver: {error}") from None
-        driver.validate(default.Config)
+    async def _check(self, default: LogChoice) -> None:
+        """The daemon's default. One whose plugin does not run yet is checked at its first use."""
+        driver: LogDriver | None = self._drivers.get(default.Type) or known(self._ctx, default.Type)
+        if driver is None and not await self._is_remote(default.Type):
+            try:
+                driver = await self._ctx.drivers.find(LogDriver, default.Type)
+            except NotFound as error:
+                raise InvalidParameter(f"--log-driver: {error}") from None
+        if driver is not None:
+            driver.validate(default.Config)
+        else:
+            check_common(default.Config)
+
+    async def _is_remote(self, name: str) -> bool:
+        """There is a plugin of that name in a process of its own; it is not called."""
+        managed = self._ctx.find(ManagedPlugins)
+        if managed is None:
+            return False
+        names = {plugin.Name for plugin in managed.list()} | {plugin.name for plugin in await managed.old_style()}
+        return name in names or f"{name}:latest" in names
 
     async def restore(self) -> None:
         """See `Plugin.restore`."""
@@ -67,6 +93,16 @@ class LoggingPlugin(Plugin):
         """See `Plugin.stop`."""
         if hasattr(self, "_logs"):
             await self._logs.stop()
+
+    @hookimpl
+    def engine_managed_interfaces(self) -> Mapping[str, InterfaceAdapter]:
+        """Docker's log plugins."""
+        return {INTERFACE: self._remote}
+
+    @hookimpl
+    def engine_holders(self, kind: str, key: str) -> Iterable[Holder]:
+        """Running containers hold the plugin that takes their log."""
+        return self._logs.users_of(key) if kind == "plugin" else ()
 
     @hookimpl
     def engine_drivers(self) -> Iterable[DriverSpec]:

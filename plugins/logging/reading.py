@@ -13,7 +13,7 @@ from plugin_sdk import PluginError
 from plugin_sdk.logs import LogEntry, LogQuery
 
 from . import history
-from .batch import Batch, from_entries, join_pieces, parse_monitor, stamp_of
+from .batch import Batch, from_entries, join_pieces, parse_monitor, stamp_of, to_entries
 from .channel import Channel
 from .history import Piece, within
 from .jsonfile import path_of
@@ -96,11 +96,11 @@ class Reader(Generic[T]):
                     yield item
             return
         # The driver has the older part, and the buffer what it has not yet taken.
-        tail = query.tail
+        tail, border = query.tail, await channel.work(_first, pieces)
         if tail >= 0:
             tail = max(0, tail - await channel.work(lambda: sum(piece.back(tail) for piece in pieces[-1:])))
         if tail:
-            async with aclosing(self._of_driver(replace(query, tail=tail))) as told:
+            async with aclosing(self._of_driver(replace(query, tail=tail), border)) as told:
                 async for item in told:
                     yield item
         async with aclosing(self._of_pieces(pieces, query.tail)) as found:
@@ -128,19 +128,29 @@ class Reader(Generic[T]):
             batch = batch.keep(lambda index: streams[index] == wanted)
         return [self._convert(batch)] if len(batch) else []
 
-    async def _of_driver(self, query: LogQuery) -> AsyncGenerator[T, None]:
-        entries = aiter(self._channel.driver.read(self._channel.info, query))
-        name = self._channel.info.container.HostConfig.LogConfig.Type
-        while True:
-            try:
+    async def _of_driver(self, query: LogQuery, border: LogEntry | None) -> AsyncGenerator[T, None]:
+        """What the driver has, up to `border`: it may have taken that since, and it is shown from the buffer."""
+        driver, name = self._channel.driver, self._channel.name
+        assert driver is not None
+        if border is not None:
+            query = replace(query, until_ns=min(query.until_ns, border.time_ns) if self._until else border.time_ns)
+        entries = aiter(driver.read(self._channel.info, query))
+        try:
+            while True:
                 async with asyncio.timeout(READ_DEADLINE):
                     several: Sequence[LogEntry] = await anext(entries)
-            except StopAsyncIteration:
-                return
-            except TimeoutError:
-                raise PluginError(name, "LogDriver.read", f"no answer within {READ_DEADLINE:g} s") from None
-            for item in self._shown(within(from_entries(several), self._since, self._until)):
-                yield item
+                end = _border(several, border)
+                for item in self._shown(within(from_entries(several[:end]), self._since, self._until)):
+                    yield item
+                if end < len(several):
+                    return
+        except StopAsyncIteration:
+            return
+        except TimeoutError:
+            raise PluginError(name, "LogDriver.read", f"no answer within {READ_DEADLINE:g} s") from None
+        finally:
+            if isinstance(entries, AsyncGenerator):
+                await entries.aclose()
 
     async def _follow(self, start: Position, pin: Pin, event: asyncio.Event) -> AsyncGenerator[T, None]:
         channel = self._channel
@@ -193,3 +203,20 @@ class Reader(Generic[T]):
         except TimeoutError:
             return False
         return True
+
+
+def _first(pieces: Sequence[Piece]) -> LogEntry | None:
+    """Blocks. The first line of a buffer's part."""
+    batch = next((batch for piece in pieces for batch in piece.batches() if len(batch)), None)
+    return to_entries(batch.keep(lambda index: index == 0), {})[0] if batch is not None else None
+
+
+def _border(entries: Sequence[LogEntry], border: LogEntry | None) -> int:
+    """How many entries come before `border`."""
+    if border is None:
+        return len(entries)
+    here = (border.time_ns, border.stream, border.line)
+    for at, entry in enumerate(entries):
+        if entry.time_ns > border.time_ns or (entry.time_ns, entry.stream, entry.line) == here:
+            return at
+    return len(entries)

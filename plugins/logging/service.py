@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from typing import TypeVar
 
-from plugin_sdk import InvalidParameter, NotFound, NotSupported, PluginContext
+from plugin_sdk import EngineError, Holder, InvalidParameter, NotFound, NotSupported, PluginContext, Unavailable
 from plugin_sdk.containers import ContainerDraft, ContainerRecord, Containers, LogChoice, Preparation
 from plugin_sdk.logs import LogDriver, LogEntry, LogInfo, LogQuery
 from plugin_sdk.runtime import LogTarget
@@ -17,6 +17,7 @@ from plugin_sdk.runtime import LogTarget
 from .batch import Batch, to_entries
 from .channel import Channel
 from .options import attributes, check_common
+from .outlet import known
 from .reading import Reader
 from .spool import LIVE
 from .watch import Watcher
@@ -24,6 +25,8 @@ from .watch import Watcher
 T = TypeVar("T")
 
 NONE = "none"
+MEET_DEADLINE = 5.0
+"""Seconds that a start, or a reader, waits for a plugin that is being started or activated."""
 _THREADS = 4
 
 
@@ -34,12 +37,13 @@ class LogService:
         self._ctx = ctx
         self.default = default
         self._channels: dict[str, Channel] = {}
+        self._leaving: set[Channel] = set()
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="logs")
         self._watcher = Watcher(LIVE, watched(self._channels), self._changed)
 
     async def stop(self) -> None:
         """Close the sinks; what they have not taken stays buffered, and containers go on writing."""
-        await asyncio.gather(*(channel.halt() for channel in [*self._channels.values()]))
+        await asyncio.gather(*(channel.halt() for channel in [*self._channels.values(), *self._leaving]))
         self._watcher.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
@@ -67,17 +71,36 @@ class LogService:
         return LogChoice(Type=name, Config={**self.default.Config, **choice.Config})
 
     async def _driver(self, name: str) -> LogDriver:
+        """Waits while its plugin is being started. Raises InvalidParameter when there is none."""
         try:
             return await self._ctx.drivers.find(LogDriver, name)
-        except NotFound:
-            raise InvalidParameter(f"logger: no log driver named '{name}' is registered") from None
+        except NotFound as error:
+            raise InvalidParameter(f"logger: no log driver named '{name}' is registered: {error}") from None
+
+    async def _met(self, name: str) -> LogDriver | None:
+        """The driver; None when its plugin does not answer, or is not there within some seconds.
+
+        Raises:
+            InvalidParameter: there is no such plugin, or it is disabled.
+        """
+        try:
+            async with asyncio.timeout(MEET_DEADLINE):
+                return await self._driver(name)
+        except (Unavailable, TimeoutError) as error:
+            self._ctx.log.warning("log driver %s: %s", name, str(error) or f"not there within {MEET_DEADLINE:g} s")
+            return None
 
     async def prepare(self, container: ContainerRecord, preparation: Preparation) -> None:
-        """See `engine_container_prepare`."""
+        """See `engine_container_prepare`. A plugin that is there and does not answer keeps no container from running:
+        what it writes is buffered."""
         if container.HostConfig.LogConfig.Type == NONE:
             return
-        channel = await self._channel(container)
-        await channel.begin()
+        try:
+            channel = self._channel(container, await self._met(container.HostConfig.LogConfig.Type))
+            await channel.begin()
+            await channel.greet()
+        except EngineError as error:
+            raise InvalidParameter(f"failed to initialize logging driver: {error}") from error
         preparation.log = LogTarget(channel.spool.live, channel.segment_size)
 
     def release(self, container: ContainerRecord) -> None:
@@ -85,7 +108,7 @@ class LogService:
         channel = self._channels.get(container.Id)
         if channel is None:
             return
-        if not channel.spool.written():
+        if channel.idle:
             channel.end(drain=False)
             self._retire(channel)
             return
@@ -96,14 +119,20 @@ class LogService:
         """See `engine_container_remove`."""
         if container.HostConfig.LogConfig.Type == NONE:
             return
-        try:
-            channel = await self._channel(container)
-        except InvalidParameter:
-            # Its driver is gone, and what it kept with it.
-            await asyncio.to_thread(shutil.rmtree, self._ctx.root / container.Id, ignore_errors=True)
-            return
+        channel = self._channel(container)
         self._channels.pop(container.Id, None)
-        await channel.remove()
+        if channel.raw or channel.buffered:
+            await channel.remove()
+            return
+        # Nobody waits for a plugin; what a stop of the daemon leaves of it is an orphan at the next start.
+        self._leaving.add(channel)
+        self._ctx.spawn(self._leave(channel), name=f"log of removed container {container.Id[:12]}")
+
+    async def _leave(self, channel: Channel) -> None:
+        try:
+            await channel.remove()
+        finally:
+            self._leaving.discard(channel)
 
     async def restore(self) -> None:
         """After a start of the daemon: go on with what was not yet moved; drop what belongs to nobody."""
@@ -117,12 +146,12 @@ class LogService:
                 if record is None:
                     await self._orphan(containers, folder.name)
                 elif folder.name not in self._channels:
-                    await self._resume(record)
+                    self._resume(record)
             except Exception as error:  # noqa: BLE001 - one container's log must not keep the others'
                 self._ctx.log.warning("container %s: its log could not be taken up: %s", folder.name[:12], error)
 
-    async def _resume(self, record: ContainerRecord) -> None:
-        channel = await self._channel(record)
+    def _resume(self, record: ContainerRecord) -> None:
+        channel = self._channel(record)
         if record.State.running:
             channel.resume()
         elif channel.spool.written() and not channel.buffered:
@@ -141,16 +170,17 @@ class LogService:
     def _info(self, container: ContainerRecord) -> LogInfo:
         return LogInfo(container, container.HostConfig.LogConfig.Config, self._ctx.root / container.Id)
 
-    async def _channel(self, container: ContainerRecord) -> Channel:
-        """The container's channel; kept while it runs or has something to move."""
+    def _channel(self, container: ContainerRecord, driver: LogDriver | None = None) -> Channel:
+        """The container's channel; kept while it runs or has something to move. The plugin of its driver need not be
+        there: the channel finds it when there is something to move."""
         channel = self._channels.get(container.Id)
         if channel is None:
-            driver = await self._driver(container.HostConfig.LogConfig.Type)
-            channel = self._channels.get(container.Id) or self._open(container, driver)
-            self._channels[container.Id] = channel
+            channel = self._channels[container.Id] = self._open(container, driver)
+        channel.meet(driver)
         return channel
 
-    def _open(self, container: ContainerRecord, driver: LogDriver) -> Channel:
+    def _open(self, container: ContainerRecord, driver: LogDriver | None) -> Channel:
+        driver = driver or known(self._ctx, container.HostConfig.LogConfig.Type)
         channel = Channel(self._ctx, self._threads, self._watcher, self._info(container), driver)
         channel.on_settled = self._retire
         return channel
@@ -160,6 +190,23 @@ class LogService:
             del self._channels[channel.id]
             self._watcher.forget(channel.id)
 
+    def users_of(self, plugin: str) -> Sequence[Holder]:
+        """`engine_holders` for plugins: running containers that log to one of its drivers, whether it is there or not."""
+        containers = self._ctx.find(Containers)
+        return [
+            Holder("container", record.Id, record.Name, "running")
+            for record in (containers.list() if containers is not None else ())
+            if record.State.running and plugin in self._owners(record.HostConfig.LogConfig.Type)
+        ]
+
+    def _owners(self, name: str) -> Sequence[str]:
+        """Name of the plugin that has the log driver `name`, or names that it would have; none for this plugin's own."""
+        try:
+            owner = self._ctx.drivers.owner(LogDriver, name)
+        except NotFound:
+            return name, f"{name}:latest"
+        return () if owner == self._ctx.name else (owner,)
+
     # Reading.
 
     async def open(self, container: ContainerRecord) -> Channel:
@@ -167,20 +214,28 @@ class LogService:
 
         Raises:
             NotSupported: the driver is "none".
+            Unavailable: the driver's plugin is not there, and nothing is buffered.
         """
         if container.HostConfig.LogConfig.Type == NONE:
             raise NotSupported("configured logging driver does not support reading")
         existing = self._channels.get(container.Id)
-        if existing is not None:
+        if existing is not None and existing.driver is not None:
             return existing
+        missing = ""
+        try:
+            driver = await self._met(container.HostConfig.LogConfig.Type)
+        except InvalidParameter as error:
+            driver, missing = None, str(error)
         if container.State.running:
             # After a start of the daemon, asked before `restore` came to it.
-            channel = await self._channel(container)
+            channel = self._channel(container, driver)
             if not channel.running:
                 channel.resume()
             return channel
-        driver = await self._driver(container.HostConfig.LogConfig.Type)
-        return self._channels.get(container.Id) or self._open(container, driver)
+        channel = self._channels.get(container.Id) or self._open(container, driver)
+        if channel.driver is None and not await channel.work(channel.spool.written):
+            raise Unavailable(missing or f"log driver {channel.name} does not answer; its logs cannot be read now")
+        return channel
 
     def attributes(self, container: ContainerRecord) -> Mapping[str, str]:
         """What `--details` shows."""

@@ -10,7 +10,9 @@ from plugin_sdk.containers import ContainerRecord, Containers, EndpointConfig
 from plugin_sdk.network import EndpointRecord
 from plugin_sdk.text import new_id
 from plugins.networks import modes, names
+from plugins.networks.debts import Debt, Debts, Failure
 from plugins.networks.discovery import Discovery
+from plugins.networks.finding import Finder
 from plugins.networks.objects import NetworkObjects
 from plugins.networks.plugging import Plugger
 from plugins.networks.records import Attachment, Attachments, StoredNetwork
@@ -28,11 +30,19 @@ class Base:
 
     def __init__(self, ctx: PluginContext, attachments: Attachments, pool: SandboxPool) -> None:
         self.ctx, self.attachments, self.pool = ctx, attachments, pool
-        self.plugger = Plugger(ctx)
-        self.objects = NetworkObjects(ctx, self.users)
+        self.finder = Finder(ctx)
+        self.debts = Debts(ctx)
+        self.plugger = Plugger(ctx, self.finder, self.debts)
+        self.objects = NetworkObjects(ctx, self.finder, self.debts, self.users)
+        self.debts.pay = self._pay
         self.discovery = Discovery(ctx)
         self.turns = Turns()
         self.coming: dict[str, dict[str, str]] = {}
+
+    async def _pay(self, debt: Debt) -> Sequence[Failure]:
+        if debt.Endpoint is not None:
+            return await self.plugger.settle(debt, debt.Endpoint)
+        return await self.objects.undo(debt.Network, driver=debt.Driver, pools=debt.Addresses)
 
     def attachment(self, container: ContainerRecord) -> Attachment:
         """The container's attachment; one that was never changed follows from the container's record."""

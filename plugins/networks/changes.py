@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from plugin_sdk import EngineError, Forbidden, InvalidParameter
-from plugin_sdk.aio import blocking
 from plugin_sdk.containers import ContainerRecord, EndpointConfig
 from plugin_sdk.network import EndpointRecord
-from plugins.networks import modes, placing
+from plugins.networks import modes
 from plugins.networks.base import Base, name_of, with_endpoint
+from plugins.networks.gateways import move_gateway
 from plugins.networks.modes import parse_mode
-from plugins.networks.plugging import choose_gateway
 from plugins.networks.records import Attachment, StoredNetwork
 from plugins.networks.surroundings import Surroundings
 from plugins.networks.wanted import check_wanted
@@ -82,11 +81,12 @@ class Changes:
             attachment = with_endpoint(attachment, endpoint)
             try:
                 await base.attachments.save(attachment)
-                await base.plugger.join(network, endpoint, Path(attachment.Sandbox))
-                attachment = await self._move_gateway(container, attachment)
+                endpoint = await base.plugger.join(network, endpoint, Path(attachment.Sandbox))
+                attachment = with_endpoint(attachment, endpoint)
+                attachment = await move_gateway(base, container, attachment)
                 await self._surroundings.added(container, attachment, endpoint)
             except BaseException:
-                await base.plugger.unplug(network, endpoint)
+                await base.plugger.let_go(network, endpoint)
                 wanted = {key: config for key, config in before.Wanted.items() if key != network.Name}
                 base.attachments.settle(before.model_copy(update={"Wanted": wanted}))
                 raise
@@ -106,40 +106,18 @@ class Changes:
         force: bool,
     ) -> Attachment:
         base = self._base
-        failures = await base.plugger.unplug(network, endpoint)
-        if failures and not force:
-            raise failures[0]
+        if force:
+            await base.plugger.let_go(network, endpoint)
+        elif failures := await base.plugger.unplug(network, endpoint):
+            raise failures[0].error
         base.discovery.names.remove(endpoint)
         left = [known for known in attachment.Endpoints if known.Id != endpoint.Id]
         attachment = attachment.model_copy(update={"Endpoints": left})
         if attachment.Sandbox:
             if endpoint.DefaultRoute:
-                attachment = await self._move_gateway(container, attachment, ports_of=endpoint)
+                attachment = await move_gateway(base, container, attachment, ports_of=endpoint)
             await self._surroundings.removed(container, attachment, endpoint)
         base.announce("disconnected", network, endpoint)
-        return attachment
-
-    async def _move_gateway(
-        self, container: ContainerRecord, attachment: Attachment, *, ports_of: EndpointRecord | None = None
-    ) -> Attachment:
-        """Give the default route and the published ports to the endpoint that is now due to have them."""
-        base = self._base
-        networks = {e.NetworkID: base.objects.get(e.NetworkID) for e in attachment.Endpoints}
-        new = choose_gateway(attachment.Endpoints, [networks[e.NetworkID] for e in attachment.Endpoints])
-        old = next((endpoint for endpoint in attachment.Endpoints if endpoint.DefaultRoute), None)
-        if new is old:
-            return attachment
-        had = old or ports_of
-        ports = list(had.Ports) if had is not None else modes.published_ports(container.Config, container.HostConfig)
-        if old is not None:
-            await base.plugger.unpublish(networks[old.NetworkID], old)
-            attachment = with_endpoint(attachment, old.model_copy(update={"DefaultRoute": False, "Ports": []}))
-        if new is not None:
-            new = new.model_copy(update={"DefaultRoute": True, "Ports": ports})
-            if ports:
-                new = await base.plugger.publish(networks[new.NetworkID], new)
-            attachment = with_endpoint(attachment, new)
-        await blocking(placing.set_default_route, Path(attachment.Sandbox), new)
         return attachment
 
     @staticmethod

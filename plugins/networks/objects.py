@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable, Mapping, MutableSequence, Sequence
 
 from plugin_sdk import (
@@ -15,17 +14,17 @@ from plugin_sdk import (
     InvalidParameter,
     NotFound,
     PluginContext,
+    PluginRefusal,
     Wire,
 )
-from plugin_sdk.network import EndpointRecord, IpamConfig, IpamPool, NetworkDriver, NetworkRecord
+from plugin_sdk.network import IpamConfig, IpamDriver, IpamPool, NetworkDriver, NetworkRecord
 from plugin_sdk.text import by_prefix, new_id
 from plugin_sdk.times import now
-from plugins.networks.plugging import find_driver, find_ipam, net_version
-from plugins.networks.pools import addresses_in, pool_faults
+from plugins.networks.allocating import gateways_to_skip, release_pools, take_pool
+from plugins.networks.debts import Debt, Debts, Failure
+from plugins.networks.finding import Finder
+from plugins.networks.pools import net_version, pool_faults
 from plugins.networks.records import StoredNetwork
-
-GATEWAY = {"RequestAddressType": "com.docker.network.gateway"}
-"""Option of the request for a gateway's address (IpamDriver protocol)."""
 
 
 class ConfigReference(Wire):
@@ -59,8 +58,10 @@ class NetworkObjects:
         in_use: gives the containers that are plugged into a network, or about to be.
     """
 
-    def __init__(self, ctx: PluginContext, in_use: Callable[[str], Sequence[Holder]]) -> None:
-        self._ctx, self._in_use = ctx, in_use
+    def __init__(
+        self, ctx: PluginContext, finder: Finder, debts: Debts, in_use: Callable[[str], Sequence[Holder]]
+    ) -> None:
+        self._ctx, self._finder, self._debts, self._in_use = ctx, finder, debts, in_use
         self._store: Collection[StoredNetwork] = ctx.state.collection(
             "networks", StoredNetwork, key=lambda network: network.Id, unique={"name": lambda network: network.Name}
         )
@@ -151,11 +152,20 @@ class NetworkObjects:
         self._removing.add(network.Id)
         try:
             await self._store.put(network.model_copy(update={"State": "removing"}))
-            await self._undo(network)
-            await self._store.delete(network.Id)
+            failures = await self.undo(network)
+            # A driver that is there and cannot is the client's business; one that nobody has any more must not keep it.
+            if refused := [f.error for f in failures if not f.addresses and not isinstance(f.error, NotFound)]:
+                await self._store.put(network)
+                raise refused[0]
+            await self._let_go(network, failures)
         finally:
             self._removing.discard(network.Id)
         self._tell("destroy", network)
+
+    async def _let_go(self, network: StoredNetwork, failures: Sequence[Failure]) -> None:
+        await self._debts.owe(Debt(Id=network.Id, Network=network), failures)
+        await self._debts.forget_network(network.Id)
+        await self._store.delete(network.Id)
 
     def holders(self, network: NetworkRecord) -> Sequence[Holder]:
         """What keeps it in use, other plugins' objects included."""
@@ -165,32 +175,23 @@ class NetworkObjects:
                 found += holders
         return found
 
-    async def restore(self, plugged: Sequence[EndpointRecord]) -> None:
-        """Settle half-made and half-removed networks, and bring the drivers back in step.
-
-        Args:
-            plugged: the endpoints that are in use.
-        """
+    async def settle_half_made(self) -> None:
+        """At a start: undo what was being made or removed. What a driver cannot take back now is owed to it."""
         for network in self._store.values():
             if network.State != "ready":
                 self._ctx.log.info("network %s was being %s: undone", network.Name, network.State.replace("ing", "ed"))
-                try:
-                    await self._undo(network)
-                except EngineError as error:
-                    self._ctx.log.warning("network %s: %s", network.Name, error)
-                await self._store.delete(network.Id)
-        await self._restore_ipam(plugged)
-        by_driver: dict[str, list[StoredNetwork]] = {name: [] for name in self._ctx.drivers.all(NetworkDriver)}
-        for network in self.list():
-            if not network.ConfigOnly:
-                by_driver.setdefault(network.Driver, []).append(network)
-        for name, networks in by_driver.items():
-            theirs = {network.Id for network in networks}
-            try:
-                driver = await find_driver(self._ctx, name)
-                await driver.restore(networks, [endpoint for endpoint in plugged if endpoint.NetworkID in theirs])
-            except EngineError as error:
-                self._ctx.log.warning("network driver %s cannot restore its networks: %s", name, error)
+                if network.ConfigOnly or self._finder.local_both(network):
+                    await self._let_go(network, await self.undo(network))
+                else:
+                    await self._debts.owe_later(Debt(Id=network.Id, Network=network))
+                    await self._store.delete(network.Id)
+
+    async def repool(self, network: StoredNetwork, pools: Sequence[IpamPool]) -> None:
+        """The address manager has given a network's pools other IDs."""
+        present = self._store.get(network.Id)
+        if present is not None:
+            ipam = present.IPAM.model_copy(update={"Config": list(pools)})
+            await self._store.put(present.model_copy(update={"IPAM": ipam}))
 
     async def make_predefined(self) -> None:
         """Make the networks that plugins contribute, and remake those whose contribution changed."""
@@ -213,8 +214,7 @@ class NetworkObjects:
                     existing.Name,
                 )
                 return
-            await self._undo(existing)
-            await self._store.delete(existing.Id)
+            await self._let_go(existing, await self.undo(existing))
         fresh = StoredNetwork(
             **{
                 **told,
@@ -233,25 +233,30 @@ class NetworkObjects:
             ready = network.model_copy(update={"State": "ready"})
             await self._claim(ready)
         else:
-            driver = await find_driver(self._ctx, network.Driver)
-            network = network.model_copy(update={"Scope": driver.capabilities().scope})
+            driver = await self._finder.network(network.Driver)
+            network = network.model_copy(
+                update={
+                    "Scope": driver.capabilities().scope,
+                    "Driver": self._finder.canonical(NetworkDriver, network.Driver),
+                    "IPAM": await self._ipam_of(network),
+                }
+            )
             driver.validate(network)
+            skip = await gateways_to_skip(driver, network)
             await self._claim(network)
             pools: list[IpamPool] = []
             try:
-                await self._allocate(network, pools)
+                await self._allocate(network, pools, skip)
                 network = network.model_copy(update={"IPAM": network.IPAM.model_copy(update={"Config": pools})})
                 await self._store.put(network)
                 await driver.create_network(network)
                 ready = network.model_copy(update={"State": "ready"})
                 await self._store.put(ready)
-            except BaseException:
+            except BaseException as error:
                 taken = network.IPAM.model_copy(update={"Config": pools})
-                try:
-                    await self._undo(network.model_copy(update={"IPAM": taken}))
-                except EngineError as error:
-                    self._ctx.log.warning("network %s, half-made: %s", network.Name, error)
-                await self._store.delete(network.Id)
+                half = network.model_copy(update={"IPAM": taken})
+                # A plugin that refused has made nothing, and complains about a network that it does not know.
+                await self._let_go(half, await self.undo(half, driver=not isinstance(error, PluginRefusal)))
                 raise
         if not quiet:
             self._tell("create", ready)
@@ -263,52 +268,44 @@ class NetworkObjects:
         except Conflict:
             raise Conflict(f"network with name {network.Name} already exists") from None
 
-    async def _undo(self, network: StoredNetwork) -> None:
+    async def undo(self, network: StoredNetwork, *, driver: bool = True, pools: bool = True) -> list[Failure]:
+        """Let the drivers take a network back, or the one of the two that is asked for; gives what failed."""
+        failures: list[Failure] = []
         if network.ConfigOnly:
-            return
-        await (await find_driver(self._ctx, network.Driver)).delete_network(network)
-        held = [pool for pool in network.IPAM.Config if pool.PoolID]
-        if held:
-            ipam = await find_ipam(self._ctx, network.IPAM.Driver)
-            for pool in held:
-                await ipam.release_pool(pool.PoolID)
+            return failures
+        if driver:
+            try:
+                await (await self._finder.network(network.Driver)).delete_network(network)
+            except EngineError as error:
+                failures.append(Failure(False, error))
+        if pools and any(pool.PoolID for pool in network.IPAM.Config):
+            # A network that stays because of its driver must keep its addresses too.
+            if any(not isinstance(failure.error, NotFound) for failure in failures) and network.State == "ready":
+                return failures
+            try:
+                await release_pools(await self._finder.ipam(network.IPAM.Driver), network)
+            except EngineError as error:
+                failures.append(Failure(True, error))
+        return failures
 
-    async def _allocate(self, network: StoredNetwork, pools: MutableSequence[IpamPool]) -> None:
+    async def _ipam_of(self, network: NetworkRecord) -> IpamConfig:
+        name = network.IPAM.Driver or "default"
+        await self._finder.ipam(name)
+        return network.IPAM.model_copy(update={"Driver": self._finder.canonical(IpamDriver, name)})
+
+    async def _allocate(
+        self, network: StoredNetwork, pools: MutableSequence[IpamPool], skip: tuple[bool, bool]
+    ) -> None:
         """Subnets and gateways; what was taken is in `pools` also after a failure."""
-        ipam = await find_ipam(self._ctx, network.IPAM.Driver or "default")
+        ipam = await self._finder.ipam(network.IPAM.Driver)
         asked = list(network.IPAM.Config)
         for version, enabled in ((4, network.EnableIPv4), (6, network.EnableIPv6)):
             if enabled and not any(net_version(pool.Subnet) == version for pool in asked if pool.Subnet):
                 asked.append(IpamPool())
             for pool in [pool for pool in asked if not pool.Subnet or net_version(pool.Subnet) == version]:
                 asked.remove(pool)
-                if not enabled:
-                    continue
-                got = await ipam.request_pool(pool.Subnet, pool.IPRange, network.IPAM.Options, v6=version == 6)
-                real = ipaddress.ip_network(got.subnet).prefixlen > 0
-                pool = pool.model_copy(update={"PoolID": got.id, "Subnet": got.subnet if real else ""})
-                pools.append(pool)
-                gateway = await ipam.request_address(got.id, pool.Gateway, GATEWAY) if real else ""
-                pools[-1] = pool.model_copy(update={"Gateway": gateway.partition("/")[0]})
-                for address in pool.AuxiliaryAddresses.values():
-                    await ipam.request_address(got.id, address, {})
-
-    async def _restore_ipam(self, plugged: Sequence[EndpointRecord]) -> None:
-        pools: dict[str, dict[str, tuple[str, str]]] = {}
-        addresses: dict[str, list[str]] = {}
-        for network in self._store.values():
-            for pool in network.IPAM.Config:
-                if pool.PoolID:
-                    pools.setdefault(network.IPAM.Driver, {})[pool.PoolID] = (pool.Subnet, pool.IPRange)
-                    held = [pool.Gateway, *pool.AuxiliaryAddresses.values()]
-                    held += addresses_in(pool, [endpoint for endpoint in plugged if endpoint.NetworkID == network.Id])
-                    addresses[pool.PoolID] = [address for address in held if address]
-        for name, theirs in pools.items():
-            try:
-                ipam = await find_ipam(self._ctx, name)
-                await ipam.restore(theirs, {pool_id: addresses[pool_id] for pool_id in theirs})
-            except EngineError as error:
-                self._ctx.log.warning("IPAM driver %s cannot restore its pools: %s", name, error)
+                if enabled:
+                    await take_pool(ipam, network, pool, pools, v6=version == 6, skip_gateway=skip[version == 6])
 
     def _with_config_from(self, request: NetworkCreate) -> NetworkCreate:
         name = request.ConfigFrom.Network

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
-from collections.abc import Iterable
-from functools import cached_property
+from collections.abc import Iterable, Mapping
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
@@ -23,6 +23,7 @@ from plugin_sdk import (
 )
 from plugin_sdk.api import RouterSpec
 from plugin_sdk.containers import ContainerDraft, ContainerRecord, Preparation
+from plugin_sdk.managed import InterfaceAdapter
 from plugin_sdk.network import IpamDriver, NetworkDriver, Networks
 from plugin_sdk.runtime import Exit
 from plugins.networks import modes
@@ -30,6 +31,8 @@ from plugins.networks.base import Base
 from plugins.networks.hosts import DnsChoice
 from plugins.networks.ipam import DefaultIpam, NullIpam, parse_pools
 from plugins.networks.records import Attachments
+from plugins.networks.remote_driver import NetworkAdapter
+from plugins.networks.remote_ipam import IpamAdapter
 from plugins.networks.sandbox import SandboxPool
 from plugins.networks.service import NetworksService
 
@@ -92,6 +95,11 @@ class NetworksPlugin(Plugin):
         pool6 = ipaddress.IPv6Network((b"\xfd" + digest[:5] + bytes(10), 48))
         self._ipam = DefaultIpam(parse_pools(settings.default_address_pools), pool6, base.objects.owner_of)
         self._tasks: list[asyncio.Task[Any]] = [ctx.spawn(self._attachments.keep_flushed(), name="flush")]
+        restorer = self._service.restorer
+        self._adapters: dict[str, InterfaceAdapter] = {
+            "docker.networkdriver/1.0": NetworkAdapter(ctx, partial(restorer.arrived, NetworkDriver), restorer.left),
+            "docker.ipamdriver/1.0": IpamAdapter(ctx, partial(restorer.arrived, IpamDriver), restorer.left),
+        }
         ctx.provide(Networks, self._service)
 
     async def restore(self) -> None:
@@ -113,6 +121,11 @@ class NetworksPlugin(Plugin):
     def engine_drivers(self) -> Iterable[DriverSpec]:
         """The IPAM drivers."""
         return [DriverSpec(IpamDriver, "default", self._ipam), DriverSpec(IpamDriver, "null", NullIpam())]
+
+    @hookimpl
+    def engine_managed_interfaces(self) -> Mapping[str, InterfaceAdapter]:
+        """Network and IPAM plugins in a process of their own."""
+        return self._adapters
 
     @cached_property
     def _routers(self) -> list[RouterSpec]:

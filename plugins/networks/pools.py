@@ -5,7 +5,10 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Sequence
 
-from plugin_sdk.network import EndpointRecord, IpamPool
+from plugin_sdk.network import EndpointRecord, IpamPool, NetworkRecord
+
+MAC_OPTION = "com.docker.network.endpoint.macaddress"
+"""Option of an address request with the endpoint's hardware address (IpamDriver protocol)."""
 
 
 def pool_faults(pool: IpamPool, *, ipv6: bool) -> list[str]:
@@ -58,3 +61,21 @@ def addresses_in(pool: IpamPool, endpoints: Sequence[EndpointRecord]) -> list[st
         if text
     ]
     return [str(address) for address in plain if address in net]
+
+
+def pool_of(network: NetworkRecord, address: str) -> str:
+    """ID of the pool that an address (plain or CIDR) came from, or ""."""
+    if not address:
+        return ""
+    ip = ipaddress.ip_interface(address).ip
+    for pool in network.IPAM.Config:
+        if pool.Subnet and pool.PoolID and ip in ipaddress.ip_network(pool.Subnet, strict=False):
+            return pool.PoolID
+    # A pool of all addresses ("0.0.0.0/0") is stored without a subnet.
+    everywhere = [pool.PoolID for pool in network.IPAM.Config if pool.PoolID and not pool.Subnet]
+    return everywhere[-1 if ip.version == 6 else 0] if everywhere else ""
+
+
+def net_version(text: str) -> int:
+    """4 or 6, of an address or a CIDR."""
+    return 6 if ":" in text else 4

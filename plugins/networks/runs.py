@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from plugin_sdk import Conflict, EngineError, InvalidParameter
+from plugin_sdk import Conflict, InvalidParameter
 from plugin_sdk.containers import ContainerRecord, Containers, EndpointConfig, Preparation
 from plugin_sdk.network import EndpointRecord
 from plugins.networks import hosts, modes
 from plugins.networks.base import Base, name_of, with_endpoint
+from plugins.networks.gateways import move_gateway
 from plugins.networks.links import link_environment, resolve_links
 from plugins.networks.modes import Mode, parse_mode
 from plugins.networks.plugging import choose_gateway
@@ -44,12 +45,16 @@ class Runs:
             finally:
                 base.coming.pop(container.Id, None)
 
-    async def release(self, container_id: str) -> None:
-        """`engine_container_release`. Raises the first failure, after all was tried."""
+    async def release(self, container_id: str, *, wait: bool = True) -> None:
+        """`engine_container_release`. What a driver does not take back is owed to it, and keeps nobody waiting.
+
+        Args:
+            wait: for plugins in a process of their own; else they are told behind the answer.
+        """
         async with self._base.turns.alone(container_id):
             attachment = self._base.attachments.get(container_id)
             if attachment is not None and attachment.plugged:
-                await self._release(attachment)
+                await self._release(attachment, wait)
 
     async def _plug_all(
         self, container: ContainerRecord, attachment: Attachment, mode: Mode, preparation: Preparation
@@ -58,6 +63,7 @@ class Runs:
         links = resolve_links(container, mode, base.ctx.find(Containers), self._on_predefined)
         plan: Plan = []
         sandbox: Path | None = None
+        entered: dict[str, EndpointRecord] = {}
         try:
             plan = await self._reserve_all(container, attachment)
             if mode.kind != "host":
@@ -73,10 +79,16 @@ class Runs:
             )
             await all_of(
                 base.attachments.save(attachment),
-                *[self._enter(network, endpoint, sandbox) for network, endpoint in plan],
+                *[self._enter(network, endpoint, sandbox, entered) for network, endpoint in plan],
                 self._surroundings.furnish(container, mode, attachment, links, preparation),
             )
+            plan, attachment = await self._entered(container, attachment, plan, entered)
         except BaseException:
+            # A choice of the gateway that failed has left its endpoint marked.
+            latest = {endpoint.Id: endpoint for endpoint in attachment.Endpoints} | entered
+            if (known := base.attachments.get(container.Id)) is not None:
+                latest |= {endpoint.Id: endpoint for endpoint in known.Endpoints if endpoint.DefaultRoute}
+            plan = [(network, latest.get(endpoint.Id, endpoint)) for network, endpoint in plan]
             await self._undo(attachment, plan, sandbox)
             raise
         preparation.netns = sandbox
@@ -96,9 +108,13 @@ class Runs:
             wanted.append((base.objects.usable(known.Id if known is not None else ref), config))
         base.coming[container.Id] = {network.Id: name_of(container) for network, _ in wanted}
         drafts = [base.draft(container, network, config, f"eth{n}") for n, (network, config) in enumerate(wanted)]
-        if len(drafts) == 1 and not wanted[0][0].Internal and wanted[0][0].IPAM.Config:
+        late = [network.Id for network, _ in wanted if await base.plugger.gateway_at_join(network)]
+        if len(drafts) == 1 and not late and not wanted[0][0].Internal and wanted[0][0].IPAM.Config:
             # Known at once, so that the driver can reserve ports and set the route in the same breath.
             drafts[0] = _as_gateway(container, drafts[0])
+        elif wanted and wanted[0][0].Id in late and not wanted[0][0].Internal:
+            # Such a driver wants to know the ports early, and publishes them late if its network becomes the gateway.
+            drafts[0] = _as_gateway(container, drafts[0]).model_copy(update={"DefaultRoute": False})
         plan: Plan = []
         try:
             for (network, config), draft in zip(wanted, drafts, strict=True):
@@ -107,7 +123,11 @@ class Runs:
             for network, endpoint in plan:
                 await base.plugger.give_back(network, endpoint)
             raise
-        if len(plan) > 1:
+        plan = [
+            (network, endpoint.model_copy(update={"Ports": []}) if network.Id in late else endpoint)
+            for network, endpoint in plan
+        ]
+        if len(plan) > 1 and not late:
             gateway = choose_gateway([endpoint for _, endpoint in plan], [network for network, _ in plan])
             plan = [
                 (network, _as_gateway(container, endpoint) if endpoint is gateway else endpoint)
@@ -115,47 +135,66 @@ class Runs:
             ]
         return plan
 
-    async def _enter(self, network: StoredNetwork, endpoint: EndpointRecord, sandbox: Path | None) -> None:
+    async def _enter(
+        self,
+        network: StoredNetwork,
+        endpoint: EndpointRecord,
+        sandbox: Path | None,
+        entered: dict[str, EndpointRecord],
+    ) -> None:
         base = self._base
         if sandbox is None:
             return
+
+        async def join() -> None:
+            entered[endpoint.Id] = await base.plugger.join(network, endpoint, sandbox)
+
         if not (endpoint.DefaultRoute and endpoint.Ports):
-            await base.plugger.join(network, endpoint, sandbox)
+            await join()
             return
-        _, published = await all_of(
-            base.plugger.join(network, endpoint, sandbox), base.plugger.publish(network, endpoint)
-        )
-        attachment = base.attachments.get(endpoint.ContainerID)
-        if published.Ports != endpoint.Ports and attachment is not None:
-            await base.attachments.save(with_endpoint(attachment, published))
+        _, published = await all_of(join(), base.plugger.publish(network, endpoint))
+        entered[endpoint.Id] = entered[endpoint.Id].model_copy(update={"Ports": published.Ports})
+
+    async def _entered(
+        self, container: ContainerRecord, attachment: Attachment, plan: Plan, entered: dict[str, EndpointRecord]
+    ) -> tuple[Plan, Attachment]:
+        """All networks were joined: take over what the drivers said then, and choose the gateway if that had to wait."""
+        base = self._base
+        before = attachment
+        for endpoint in entered.values():
+            attachment = with_endpoint(attachment, endpoint)
+        if not any(endpoint.DefaultRoute for endpoint in attachment.Endpoints) and attachment.Sandbox:
+            attachment = await move_gateway(base, container, attachment)
+        if attachment != before:
+            await base.attachments.save(attachment)
+        return list(zip([network for network, _ in plan], attachment.Endpoints, strict=True)), attachment
 
     async def _undo(self, attachment: Attachment, plan: Plan, sandbox: Path | None) -> None:
         base = self._base
         base.discovery.stop(attachment.ContainerID)
         for network, endpoint in plan:
-            for error in await base.plugger.unplug(network, _leaving(endpoint)):
-                base.ctx.log.warning("network %s: %s", network.Name, error)
+            await base.plugger.let_go(network, _leaving(endpoint))
         if sandbox is not None:
             base.pool.destroy_soon(sandbox)
         base.attachments.settle(attachment.model_copy(update={"Endpoints": [], "Sandbox": "", "Files": ""}))
 
-    async def _release(self, attachment: Attachment) -> None:
+    async def _release(self, attachment: Attachment, wait: bool = True) -> None:
         base = self._base
         base.discovery.stop(attachment.ContainerID)
-        failures: list[EngineError] = []
         for endpoint in attachment.Endpoints:
             base.discovery.names.remove(endpoint)
-            network = base.objects.find(endpoint.NetworkID)
-            if network is None:
-                continue
-            failures += await base.plugger.unplug(network, _leaving(endpoint))
-            base.tell("disconnect", network, attachment.ContainerID)
-            base.announce("disconnected", network, endpoint)
+        plugged = [(endpoint, base.objects.find(endpoint.NetworkID)) for endpoint in attachment.Endpoints]
+        # At the same time, so that a plugin that does not answer costs its time once.
+        await all_of(*[self._let_go(network, endpoint, wait) for endpoint, network in plugged if network is not None])
         if attachment.Sandbox:
             base.pool.destroy_soon(Path(attachment.Sandbox))
-        if failures:
-            raise failures[0]
         base.attachments.settle(attachment.model_copy(update={"Endpoints": [], "Sandbox": "", "Files": ""}))
+
+    async def _let_go(self, network: StoredNetwork, endpoint: EndpointRecord, wait: bool) -> None:
+        base = self._base
+        await base.plugger.let_go(network, _leaving(endpoint), wait=wait)
+        base.tell("disconnect", network, endpoint.ContainerID)
+        base.announce("disconnected", network, endpoint)
 
     def _share(self, mode: Mode, container: ContainerRecord, preparation: Preparation) -> None:
         """`container:X`: the other one's namespace, and its files."""
@@ -194,4 +233,5 @@ def _as_gateway(container: ContainerRecord, endpoint: EndpointRecord) -> Endpoin
 
 
 def _leaving(endpoint: EndpointRecord) -> EndpointRecord:
-    return endpoint.model_copy(update={"Sandbox": ""})
+    # An interface that the engine moved in goes back to its driver before the sandbox goes.
+    return endpoint if endpoint.Source else endpoint.model_copy(update={"Sandbox": ""})

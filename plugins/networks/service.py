@@ -9,13 +9,15 @@ from pathlib import Path
 from plugin_sdk import EngineError, Holder, NotFound, Unavailable
 from plugin_sdk.aio import blocking
 from plugin_sdk.containers import ContainerDraft, ContainerRecord, Containers, EndpointConfig, Preparation
-from plugin_sdk.network import EndpointRecord, NetworkDriver
+from plugin_sdk.network import EndpointRecord
 from plugins.networks import hosts, names
 from plugins.networks.base import Base
 from plugins.networks.changes import Changes
 from plugins.networks.guests import Guests
+from plugins.networks.holding import holders_of_plugin
 from plugins.networks.objects import NetworkCreate
 from plugins.networks.records import Attachment, StoredNetwork
+from plugins.networks.restoring import Restorer
 from plugins.networks.runs import Runs
 from plugins.networks.sandbox import alive
 from plugins.networks.surroundings import Surroundings
@@ -36,6 +38,7 @@ class NetworksService:
         self._changes = Changes(base, self._surroundings)
         self.runs = Runs(base, self._surroundings)
         self.guests = Guests(base, self.runs)
+        self.restorer = Restorer(base)
         self.objects = base.objects
         self._restored = asyncio.Event()
 
@@ -84,14 +87,8 @@ class NetworksService:
         return self._base.users(network_id)
 
     def networks_of(self, plugin: str) -> Sequence[Holder]:
-        """`engine_holders` for plugins: what would be lost without the plugin's network drivers."""
-        drivers = self._base.ctx.drivers
-        theirs = {name for name in drivers.all(NetworkDriver) if drivers.owner(NetworkDriver, name) == plugin}
-        return [
-            Holder("network", network.Id, network.Name)
-            for network in self.objects.list()
-            if network.Driver in theirs and (not network.Predefined or self._base.users(network.Id))
-        ]
+        """`engine_holders` for plugins: what would be lost without the plugin's network and IPAM drivers."""
+        return holders_of_plugin(self._base, plugin, self.endpoints)
 
     async def connect(self, ref: str, container: ContainerRecord, config: EndpointConfig) -> None:
         """See `Networks.connect`."""
@@ -185,7 +182,7 @@ class NetworksService:
             if attachment.Sandbox and not alive(Path(attachment.Sandbox)):
                 # A boot of the machine has taken the namespace, and with it all that hung on it.
                 base.attachments.settle(attachment.model_copy(update={"Sandbox": "", "Endpoints": [], "Files": ""}))
-        await self.objects.restore([e for attachment in base.attachments.all() for e in attachment.Endpoints])
+        await self.restorer.start()
         await self.objects.make_predefined()
         if containers is not None:
             await self._settle_ended(containers)
@@ -202,7 +199,7 @@ class NetworksService:
             if container is not None and (container.State.running or container.State.Starting):
                 continue
             try:
-                await self.runs.release(attachment.ContainerID)
+                await self.runs.release(attachment.ContainerID, wait=False)
             except EngineError as error:
                 self._base.ctx.log.warning("networks of container %s: %s", attachment.ContainerID[:12], error)
             if container is None:

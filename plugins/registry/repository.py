@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -32,6 +33,8 @@ from .transport import Transport, document
 from .upload import Upload
 
 T = TypeVar("T")
+
+_log = logging.getLogger("engine.registry")
 
 ACCEPT = (MANIFEST, MANIFEST_LIST, OCI_MANIFEST, OCI_INDEX)
 _VAGUE = ("", "text/plain", "application/json", "application/octet-stream")
@@ -163,8 +166,8 @@ class RemoteRepository:
         for client in clients[:-1]:
             try:
                 return await work(client)
-            except EngineError:
-                continue
+            except EngineError as error:
+                _log.info("mirror %s does not help: %s", client.host, error)
         return await work(clients[-1])
 
     async def _endpoints(self) -> list[Client]:

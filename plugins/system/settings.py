@@ -27,9 +27,6 @@ class Settings(BaseModel):
         "", "User and group of a user namespace for containers (not supported)", flag="--userns-remap"
     )
     rootless: bool = setting(False, "Run without root (not supported)", flag="--rootless")
-    authorization_plugins: list[str] = setting(
-        [], "Authorization plugin (not supported yet)", flag="--authorization-plugin", key="authorization-plugins"
-    )
 
     live_restore: bool = setting(
         True,
@@ -49,9 +46,6 @@ class Settings(BaseModel):
         flag="--allow-nondistributable-artifacts",
         key="allow-nondistributable-artifacts",
         ignored="removed from dockerd as well",
-    )
-    metrics_addr: str = setting(
-        "", "Address of the metrics API", flag="--metrics-addr", ignored="there is no metrics plugin yet"
     )
     selinux_enabled: bool = setting(
         False, "Use SELinux labels", flag="--selinux-enabled", ignored="SELinux labels are not supported yet"
@@ -147,11 +141,4 @@ class Settings(BaseModel):
     def _refuse_rootless(cls, value: bool) -> bool:
         if value:
             raise ValueError("this engine cannot run without root yet; leave the option out")
-        return value
-
-    @field_validator("authorization_plugins")
-    @classmethod
-    def _refuse_authorization(cls, value: list[str]) -> list[str]:
-        if value:
-            raise ValueError("authorization plugins are not supported yet, and requests must not go unchecked")
         return value

@@ -64,7 +64,7 @@ def test_engine_authorize_refuses_and_names_the_reason(engine: Engine) -> None:
     answer = engine.http("GET", "/v1.45/containers/json?filters=%7B%7D&forbidden=1")
     assert answer.status == 403
     assert "GET /containers/json: the witness objects" in answer.message
-    assert engine.http("GET", "/_ping?forbidden=1").status == 200
+    assert engine.http("GET", "/_ping?forbidden=1").status == 403
 
 
 def test_engine_driver_missing_brings_a_driver_at_its_first_use(engine: Engine) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import socket
 import ssl
 import threading
@@ -12,15 +13,16 @@ from typing import Annotated, Any
 
 import pytest
 import uvloop
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Query, Request, WebSocket
 from fastapi.responses import Response, StreamingResponse
 from harness.certificates import make_certificates
 
 from plugin_sdk import NotFound, NotModified, Wire
-from plugin_sdk.api import Denial, RequestView, RouterSpec
+from plugin_sdk.api import Denial, RequestView, ResponseView, RouterSpec
 from plugin_sdk.http import Hijacked, abandon_with_client, body, hijack, progress, reply, spool
 from plugins.api_server import listeners, tls
 from plugins.api_server.app import Api
+from plugins.api_server.leave import Guards
 from plugins.api_server.plugin import common_headers
 from plugins.api_server.routes import RouteTable
 from plugins.api_server.server import Server
@@ -39,6 +41,9 @@ class Running:
     Attributes:
         seen: what the routes noted.
         denial: what `engine_authorize` answers.
+        inspect: what it awaits before.
+        replies: what `engine_authorize_response` was shown.
+        reply_denial: what it answers, or raises.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, folder: Path, certificates: Path) -> None:
@@ -51,6 +56,9 @@ class Running:
         self.seen: list[str] = []
         self.views: list[RequestView] = []
         self.denial: Denial | None = None
+        self.inspect: Callable[[RequestView], Any] | None = None
+        self.replies: list[ResponseView] = []
+        self.reply_denial: Denial | Exception | None = None
         self.late: APIRouter | None = None
         self.api: Api
         self.server: Server
@@ -63,9 +71,17 @@ class Running:
     async def _start(self) -> None:
         async def authorize(view: RequestView) -> Denial | None:
             self.views.append(view)
+            if self.inspect is not None:
+                await self.inspect(view)
             return self.denial
 
-        self.api = Api(authorize, lambda: self.late is not None and self._grow())
+        async def authorize_response(view: RequestView, response: ResponseView) -> Denial | None:
+            self.replies.append(response)
+            if isinstance(self.reply_denial, Exception):
+                raise self.reply_denial
+            return self.reply_denial
+
+        self.api = Api(Guards(authorize, authorize_response), lambda: self.late is not None and self._grow())
         self.api.table = RouteTable([("test", RouterSpec(routes(self)))])
         self.api.starting = False
         self.server = Server(self.api, common_headers("9.9", experimental=False))
@@ -162,9 +178,12 @@ def routes(running: Running) -> APIRouter:
     @router.post("/upload")
     async def upload(request: Request) -> Response:
         total = 0
+        digest = hashlib.sha256()
         async for part in request.stream():
             total += len(part)
-        return reply({"Bytes": total})
+            digest.update(part)
+        seen.append("uploaded")
+        return reply({"Bytes": total, "Digest": digest.hexdigest()})
 
     @router.post("/spooled")
     async def spooled(request: Request) -> Response:
@@ -252,6 +271,12 @@ def routes(running: Running) -> APIRouter:
         await stream.write(b"bye %d" % total)
         await stream.end()
         return Hijacked()
+
+    @router.websocket("/talk")
+    async def talk(socket: WebSocket) -> None:
+        await socket.accept()
+        await socket.send_text("hello")
+        await socket.close()
 
     @router.post("/flood")
     async def flood(request: Request, pieces: int = 100) -> Response:

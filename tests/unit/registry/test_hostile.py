@@ -541,3 +541,16 @@ async def test_a_mirror_comes_first_and_gets_no_credentials(using: Using, monkey
     assert mirror.paths == [f"GET /base/v2/library/busybox/manifests/{tag}" for tag in "12"]
     assert not any("authorization" in asked.headers for asked in mirror.asked)
     assert origin.paths == ["GET /v2/library/busybox/manifests/2"] * 2
+
+
+async def test_a_proxy_is_used_with_its_own_credentials(using: Using) -> None:
+    proxy, _ = await using(lambda _: answer(200, RAW_MANIFEST, Content_Type=MANIFEST))
+    settings = Settings(registry_mirrors=["http://mirror.test"], http_proxy=f"http://user:word@{proxy.host}")
+    repository = Registries(settings, "engine/test").repository(parse("busybox"), ME)
+    try:
+        assert (await repository.manifest("1")).raw == RAW_MANIFEST
+    finally:
+        await repository.close()
+    assert proxy.paths == ["GET http://mirror.test/v2/library/busybox/manifests/1"]
+    assert proxy.asked[0].headers["proxy-authorization"] == "Basic " + base64.b64encode(b"user:word").decode()
+    assert "authorization" not in proxy.asked[0].headers

@@ -58,7 +58,6 @@ def test_labels() -> None:
     [
         {"userns_remap": "default"},
         {"rootless": True},
-        {"authorization_plugins": ["x"]},
     ],
 )
 def test_what_would_be_wrong_to_ignore_is_refused(bad: dict[str, object]) -> None:

@@ -1,0 +1,1 @@
+"""What `engine plugin init` and `engine plugin build` do."""
