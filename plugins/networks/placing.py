@@ -11,6 +11,7 @@ import ipaddress
 import os
 import re
 import socket
+import struct
 from pathlib import Path
 
 from plugin_sdk.netlink import (
@@ -34,6 +35,7 @@ _MASTERS = ("bridge", "bond", "team", "vrf", "openvswitch")
 """Kinds of interfaces on which others hang."""
 _USUAL_PREFIX = "eth"
 _NUMBERS = 100
+_ETH_ARP = 0x0806
 
 
 def valid_name(name: str) -> bool:
@@ -123,10 +125,9 @@ def _names(info: JoinInfo, endpoint: EndpointRecord) -> list[str]:
 def _address(netlink: Netlink, name: str, endpoint: EndpointRecord) -> str:
     """Inside the sandbox: addresses, up; gives the MAC."""
     index = socket.if_nametoindex(name)
-    # Neighbours may still know the address under another interface's MAC: the kernel tells them when the link comes up.
-    Path(f"/proc/sys/net/ipv4/conf/{name}/arp_notify").write_text("1")
     if endpoint.IPv6Address:
         Path(f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6").write_text("0")
+        # Neighbours may still know the address under another interface's MAC; see `announcer` for IPv4.
         Path(f"/proc/sys/net/ipv6/conf/{name}/ndisc_notify").write_text("1")
     if endpoint.MacAddress:
         netlink.run(set_link(index, mac=endpoint.MacAddress))
@@ -147,6 +148,25 @@ def take_out(sandbox: Path, interface: str, name: str) -> None:
         return
     finally:
         os.close(home)
+
+
+def announcer(sandbox: Path, interface: str) -> socket.socket:
+    """A socket for `announcement`s on an interface of the sandbox."""
+    with inside(sandbox):
+        sender = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        try:
+            sender.bind((interface, _ETH_ARP))
+        except OSError:
+            sender.close()
+            raise
+    return sender
+
+
+def announcement(mac: str, address: str) -> bytes:
+    """A gratuitous ARP request (RFC 5227): neighbours that know the IPv4 address (CIDR) take over its new MAC."""
+    source, plain = bytes.fromhex(mac.replace(":", "")), ipaddress.ip_interface(address).ip.packed
+    header = b"\xff" * 6 + source + struct.pack("!H", _ETH_ARP)
+    return header + struct.pack("!HHBBH", 1, 0x0800, 6, 4, 1) + source + plain + bytes(6) + plain
 
 
 def add_routes(sandbox: Path, info: JoinInfo, interface: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import secrets
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +18,9 @@ from plugins.networks.debts import Debt, Debts, Failure
 from plugins.networks.finding import Finder
 from plugins.networks.pools import MAC_OPTION, net_version, pool_of
 from plugins.networks.records import StoredNetwork
+
+_ANNOUNCEMENTS = (0.0, 0.05, 0.25, 1.0)
+"""Seconds before each."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -95,7 +99,20 @@ class Plugger:
         except BaseException:
             await self._take_out(network, endpoint)
             raise
+        if endpoint.IPv4Address:
+            self._ctx.spawn(self._announce(endpoint, sandbox), name=f"announce endpoint {endpoint.Id[:12]}")
         return endpoint
+
+    async def _announce(self, endpoint: EndpointRecord, sandbox: Path) -> None:
+        """Tell the neighbours of its MAC, more than once: the plugin's end may not pass packets on at once."""
+        try:
+            with await blocking(placing.announcer, sandbox, endpoint.Interface) as sender:
+                for delay in _ANNOUNCEMENTS:
+                    await asyncio.sleep(delay)
+                    sender.send(placing.announcement(endpoint.MacAddress, endpoint.IPv4Address))
+        except (OSError, ValueError) as error:
+            # A container that has ended meanwhile, or an interface without ARP.
+            self._ctx.log.debug("endpoint %s is not announced: %s", endpoint.Id[:12], error)
 
     async def publish(self, network: NetworkRecord, endpoint: EndpointRecord) -> EndpointRecord:
         """Publish its ports; gives the record with what was bound."""
