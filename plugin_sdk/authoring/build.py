@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -91,7 +91,7 @@ def build(folder: Path, out: Path) -> list[str]:
 
 
 @contextmanager
-def staged(out: Path) -> Any:
+def staged(out: Path) -> Iterator[Path]:
     """A folder beside `out` that takes its place at the end. Raises Conflict when `out` is no plugin."""
     if out.exists() and not ({"config.json", "rootfs"} >= {path.name for path in out.iterdir()}):
         raise Conflict(f"{out} holds something else than a plugin: give another folder with -o")
@@ -169,16 +169,21 @@ def _compile(rootfs: Path) -> None:
         _run([sys.executable, "-I", "-c", _COMPILE, str(folder), str(rootfs)], "compiling failed")
 
 
-def settle(stage: Path) -> None:
-    """One time and plain modes for all, so that the same content is the same tree."""
+def settle(stage: Path, *, modes: bool = True) -> None:
+    """One time for all, and plain `modes`, so that the same content is the same tree."""
     moment = int(os.environ.get("SOURCE_DATE_EPOCH", EPOCH))
     for path in sorted(stage.rglob("*"), reverse=True):
-        if not path.is_symlink() and path.is_file():
-            path.chmod(0o755 if path.stat().st_mode & 0o100 else 0o644)
-        elif not path.is_symlink() and path.stat().st_mode & 0o7777 not in (0o700, 0o1777):
-            path.chmod(0o755)
+        if modes and not path.is_symlink():
+            path.chmod(_plain(path))
         os.utime(path, (moment, moment), follow_symlinks=False)
     os.utime(stage, (moment, moment))
+
+
+def _plain(path: Path) -> int:
+    mode = path.stat().st_mode & 0o7777
+    if path.is_file():
+        return 0o755 if mode & 0o100 else 0o644
+    return mode if mode in (0o700, 0o1777) else 0o755
 
 
 def _run(command: list[str], failure: str) -> str:

@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 import click
 
+from plugins.plugin_admin.authoring import build, init
 from plugins.plugin_admin.client import Client, ClientError
 from plugins.plugin_admin.verify import verify
 
@@ -256,3 +257,5 @@ def reload(client: Client) -> None:
 
 
 plugin.add_command(verify)
+plugin.add_command(init)
+plugin.add_command(build)

@@ -217,6 +217,12 @@ async def test_a_missing_plugin_lets_pass_what_enables_it_and_nothing_else() -> 
     ):
         with pytest.raises(EngineError, match="plugin me/guard:latest failed with error: .*SIGHUP"):
             await links.request(asked)
+    # It had allowed what ended it; that reply cannot wait for it.
+    for ended in (view("POST", "/plugins/me/guard/disable"), view("DELETE", "/plugins/me/guard")):
+        assert await links.response(ended, ResponseView(200, {}, b"")) is None
+    for other_reply in (view(), view("DELETE", "/plugins/me/other"), view("POST", "/plugins/me/guard/upgrade")):
+        with pytest.raises(EngineError, match="failed with error"):
+            await links.response(other_reply, ResponseView(200, {}, b""))
     strict = chain(Peer("other", no), missing=("me/guard:latest",))
     assert await strict.request(view("POST", "/plugins/me/guard/enable")) is not None, "the others are asked as ever"
 
