@@ -111,7 +111,10 @@ class Bench(Generic[D]):
         folder: a folder of the check's own, removed afterwards.
         subject: what is tried.
         options: see `Subject`.
+        needs_folder: what the driver keeps lies where its factory is told, so that without a folder there is no restart.
     """
+
+    needs_folder = True
 
     def __init__(self, subject: Subject[D], folder: Path, stack: AsyncExitStack) -> None:
         self.subject, self.folder, self.options = subject, folder, dict(subject.options)
@@ -138,7 +141,7 @@ class Bench(Generic[D]):
 
     async def restart(self) -> None:
         """The daemon was killed and started again: a new driver on the old folder. The old one is not asked to close."""
-        if not (self.subject.fresh and self.subject.restartable):
+        if not self.subject.fresh or (self.needs_folder and not self.subject.restartable):
             raise DoesNotApply("this driver cannot be started anew from here")
         assert self._open is not None
         self._stack.push_async_exit(self._open)

@@ -31,7 +31,7 @@ that call too, is stopped by this: the innermost call is refused, and so the oth
 PARSE_IN_THREAD = 128 * 1024
 """Bytes of JSON from which on it is looked through in a thread."""
 
-_ENABLE = re.compile(r"/plugins/(.+)/enable")
+_OF_PLUGINS = re.compile(r"POST /plugins/(?P<name>.+)/(?P<action>enable|disable)|DELETE /plugins/(?P<gone>.+)")
 
 Find = Callable[[str], Awaitable[PluginPeer]]
 
@@ -100,12 +100,15 @@ class Member:
     def _failed(self, reason: str) -> EngineError:
         return EngineError(f"plugin {self.name} failed with error: {reason}")
 
-    def mended_by(self, view: RequestView) -> bool:
-        """A request that may pass this plugin while it is missing: the one that enables it, and the ping before it."""
+    def passed_by(self, view: RequestView, *, reply: bool) -> bool:
+        """What may pass this plugin while it is missing: a request that enables it, and the ping before it. And the reply
+        to one that ended it, which it had allowed."""
         if view.path == "/_ping":
             return view.method in ("GET", "HEAD")
-        found = _ENABLE.fullmatch(view.path) if view.method == "POST" else None
-        return found is not None and plain(found[1]) == plain(self.name)
+        found = _OF_PLUGINS.fullmatch(f"{view.method} {view.path}")
+        if found is None or plain(found["name"] or found["gone"]) != plain(self.name):
+            return False
+        return reply or found["action"] == "enable"
 
 
 class Chain:
@@ -128,7 +131,7 @@ class Chain:
     async def request(self, view: RequestView) -> Denial | None:
         """May it pass? Raises EngineError when that cannot be found out."""
         message, seen = await _described(view)
-        denial = await self._all("AuthZPlugin.AuthZReq", message, view)
+        denial = await self._all("AuthZPlugin.AuthZReq", message, view, reply=False)
         if denial is not None:
             log.info("%s %s of %r: %s", view.method, seen, view.peer, denial.message)
         return denial
@@ -140,19 +143,19 @@ class Chain:
         message["ResponseHeaders"] = form.flat(response.headers, ())
         if response.body and view.path != "/auth" and form.declares_json(response.headers):
             message["ResponseBody"] = response.body
-        denial = await self._all("AuthZPlugin.AuthZRes", message, view)
+        denial = await self._all("AuthZPlugin.AuthZRes", message, view, reply=True)
         if denial is not None:
             log.info("reply to %s %s of %r: %s", view.method, seen, view.peer, denial.message)
         return denial
 
-    async def _all(self, method: str, message: Mapping[str, Any], view: RequestView) -> Denial | None:
+    async def _all(self, method: str, message: Mapping[str, Any], view: RequestView, *, reply: bool) -> Denial | None:
         for member in self.members:
             try:
                 denial = await member.ask(method, message)
             except _Missing:
-                if not member.mended_by(view):
+                if not member.passed_by(view, reply=reply):
                     raise
-                log.warning("%s %s passes without plugin %s, which it is to mend", view.method, view.path, member.name)
+                log.warning("%s %s passes without plugin %s, which is missing", view.method, view.path, member.name)
                 continue
             if denial is not None:
                 return denial

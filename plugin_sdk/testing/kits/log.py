@@ -39,6 +39,8 @@ SAMPLE = (
 class LogBench(Bench[LogDriver]):
     """Opens logs, and closes and removes them."""
 
+    needs_folder = False  # `LogInfo.folder` says where a log lies
+
     def info(self) -> LogInfo:
         """A container's log that is new."""
         container = container_record()

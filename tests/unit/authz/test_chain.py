@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from kernel import graph
 from plugin_sdk import EngineError, InvalidParameter, NotFound, PluginError, TooLarge, Unavailable, Wire
 from plugin_sdk.api import RequestView, ResponseView
+from plugins.api_server.plugin import ApiServerPlugin
 from plugins.authz import chain as module
 from plugins.authz.chain import Chain
 from plugins.authz.plugin import AuthZPlugin, Settings
@@ -217,6 +219,12 @@ async def test_a_missing_plugin_lets_pass_what_enables_it_and_nothing_else() -> 
     ):
         with pytest.raises(EngineError, match="plugin me/guard:latest failed with error: .*SIGHUP"):
             await links.request(asked)
+    # It had allowed what ended it; that reply cannot wait for it.
+    for ended in (view("POST", "/plugins/me/guard/disable"), view("DELETE", "/plugins/me/guard")):
+        assert await links.response(ended, ResponseView(200, {}, b"")) is None
+    for other_reply in (view(), view("DELETE", "/plugins/me/other"), view("POST", "/plugins/me/guard/upgrade")):
+        with pytest.raises(EngineError, match="failed with error"):
+            await links.response(other_reply, ResponseView(200, {}, b""))
     strict = chain(Peer("other", no), missing=("me/guard:latest",))
     assert await strict.request(view("POST", "/plugins/me/guard/enable")) is not None, "the others are asked as ever"
 
@@ -286,3 +294,8 @@ def test_names_are_checked() -> None:
     for bad in ("", " x"):
         with pytest.raises(ValidationError):
             Settings(authorization_plugins=[bad])
+
+
+def test_the_api_opens_after_those_who_guard_it() -> None:
+    metas = {"api_server": ApiServerPlugin.meta, "authz": AuthZPlugin.meta}
+    assert graph.order(metas) == ["authz", "api_server"]

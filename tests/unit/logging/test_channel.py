@@ -331,7 +331,7 @@ async def test_a_driver_that_comes_later_gets_it_all(world: MakeWorld) -> None:
     assert await one.logs() == numbers(10)
     one.drivers.known["remote"] = remote = Remote(readable=True)
     await until(lambda: remote.taken == numbers(10))
-    assert not one.channel.retained
+    assert not one.channel.outlet.retained
     assert await one.logs() == numbers(10)
 
 
