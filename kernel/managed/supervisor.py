@@ -50,7 +50,9 @@ class Supervisor:
         self._teller: output.Teller | None = None
         self._restarting: asyncio.Task[None] | None = None
         self._settled = asyncio.Event()
-        self._settled.set()
+        if not current().Enabled:
+            # An enabled one is about to be resumed: whoever asks before that waits.
+            self._settled.set()
 
     def status(self) -> ManagedStatus:
         """See `ManagedPlugins.status`."""
