@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import StrictBool
 
-from plugin_sdk import DeadlineExceeded, EngineError, Wire
+from plugin_sdk import EngineError, Wire
 from plugin_sdk.api import Denial, RequestView, ResponseView
 from plugin_sdk.managed import PluginPeer
 from plugins.authz import form
@@ -24,12 +24,14 @@ CALL_SECONDS = 10.0
 FIND_SECONDS = 5.0
 """Seconds that a request waits for a plugin that is being started."""
 AT_ONCE = 64
-"""Calls that one plugin answers at a time; further ones wait. It bounds what a plugin can do that calls the engine's API
-while it answers, and is asked about that call too."""
+"""Calls that one plugin answers at a time."""
+TURN_SECONDS = 1.0
+"""Seconds that further ones wait for their turn. A plugin that calls the engine's API while it answers, and is asked about
+that call too, is stopped by this: the innermost call is refused, and so the others get their answers."""
 PARSE_IN_THREAD = 128 * 1024
 """Bytes of JSON from which on it is looked through in a thread."""
 
-_ENABLE = re.compile(r"/plugins/(.+)/enable")
+_OF_PLUGINS = re.compile(r"POST /plugins/(?P<name>.+)/(?P<action>enable|disable)|DELETE /plugins/(?P<gone>.+)")
 
 Find = Callable[[str], Awaitable[PluginPeer]]
 
@@ -54,7 +56,6 @@ class Member:
         self.name = name
         self._find = find
         self._turns = asyncio.Semaphore(AT_ONCE)
-        self._waiting = 0
 
     async def ask(self, method: str, message: Mapping[str, Any]) -> Denial | None:
         """Its verdict.
@@ -64,20 +65,23 @@ class Member:
             EngineError: it cannot be reached, hangs, or answers rubbish. The message names it.
         """
         peer = await self._peer()
-        self._waiting += 1
         try:
-            async with asyncio.timeout(CALL_SECONDS), self._turns:
-                verdict = await peer.call(method, message, Verdict, deadline=CALL_SECONDS)
-        except (TimeoutError, DeadlineExceeded) as error:
-            many = f"; {self._waiting} calls wait for it" if self._waiting > 1 else ""
+            async with asyncio.timeout(TURN_SECONDS):
+                await self._turns.acquire()
+        except TimeoutError:
             raise self._failed(
-                f"{method}: no answer within {CALL_SECONDS:g} s{many}. "
-                "A plugin that calls the engine's API while it answers is asked about that call too"
-            ) from error
+                f"{method}: it owes {AT_ONCE} answers already. Does it call the engine's API while it answers? "
+                "It is asked about that call too"
+            ) from None
+        try:
+            async with asyncio.timeout(CALL_SECONDS):
+                verdict = await peer.call(method, message, Verdict, deadline=CALL_SECONDS)
+        except TimeoutError:
+            raise self._failed(f"{method}: no answer within {CALL_SECONDS:g} s") from None
         except EngineError as error:
             raise self._failed(str(error)) from error
         finally:
-            self._waiting -= 1
+            self._turns.release()
         return None if verdict.Allow else Denial(f"authorization denied by plugin {self.name}: {verdict.Msg}")
 
     async def _peer(self) -> PluginPeer:
@@ -96,12 +100,15 @@ class Member:
     def _failed(self, reason: str) -> EngineError:
         return EngineError(f"plugin {self.name} failed with error: {reason}")
 
-    def mended_by(self, view: RequestView) -> bool:
-        """A request that may pass this plugin while it is missing: the one that enables it, and the ping before it."""
+    def passed_by(self, view: RequestView, *, reply: bool) -> bool:
+        """What may pass this plugin while it is missing: a request that enables it, and the ping before it. And the reply
+        to one that ended it, which it had allowed."""
         if view.path == "/_ping":
             return view.method in ("GET", "HEAD")
-        found = _ENABLE.fullmatch(view.path) if view.method == "POST" else None
-        return found is not None and plain(found[1]) == plain(self.name)
+        found = _OF_PLUGINS.fullmatch(f"{view.method} {view.path}")
+        if found is None or plain(found["name"] or found["gone"]) != plain(self.name):
+            return False
+        return reply or found["action"] == "enable"
 
 
 class Chain:
@@ -124,7 +131,7 @@ class Chain:
     async def request(self, view: RequestView) -> Denial | None:
         """May it pass? Raises EngineError when that cannot be found out."""
         message, seen = await _described(view)
-        denial = await self._all("AuthZPlugin.AuthZReq", message, view)
+        denial = await self._all("AuthZPlugin.AuthZReq", message, view, reply=False)
         if denial is not None:
             log.info("%s %s of %r: %s", view.method, seen, view.peer, denial.message)
         return denial
@@ -136,19 +143,19 @@ class Chain:
         message["ResponseHeaders"] = form.flat(response.headers, ())
         if response.body and view.path != "/auth" and form.declares_json(response.headers):
             message["ResponseBody"] = response.body
-        denial = await self._all("AuthZPlugin.AuthZRes", message, view)
+        denial = await self._all("AuthZPlugin.AuthZRes", message, view, reply=True)
         if denial is not None:
             log.info("reply to %s %s of %r: %s", view.method, seen, view.peer, denial.message)
         return denial
 
-    async def _all(self, method: str, message: Mapping[str, Any], view: RequestView) -> Denial | None:
+    async def _all(self, method: str, message: Mapping[str, Any], view: RequestView, *, reply: bool) -> Denial | None:
         for member in self.members:
             try:
                 denial = await member.ask(method, message)
             except _Missing:
-                if not member.mended_by(view):
+                if not member.passed_by(view, reply=reply):
                     raise
-                log.warning("%s %s passes without plugin %s, which it is to mend", view.method, view.path, member.name)
+                log.warning("%s %s passes without plugin %s, which is missing", view.method, view.path, member.name)
                 continue
             if denial is not None:
                 return denial

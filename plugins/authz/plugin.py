@@ -99,7 +99,8 @@ class AuthZPlugin(Plugin):
         """The setting holds the plugins that it names."""
         if kind != "plugin":
             return []
-        return [Holder("setting", name, "authorization-plugins") for name in self._names if plain(name) == plain(key)]
+        held = any(plain(name) == plain(key) for name in self._names)
+        return [Holder("setting", "authorization-plugins", "authorization-plugins")] if held else []
 
     @hookimpl
     def engine_info(self) -> dict[str, Any]:

@@ -44,6 +44,7 @@ class Channel:
     Attributes:
         run: counts the starts of the container; a reader that follows ends with the run it began in.
         running: the monitor writes.
+        outlet: its driver and its sink.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class Channel:
         self.pins: set[Pin] = set()
         self._threads = threads
         self._watcher = watcher
-        self._outlet = Outlet(ctx, info, driver)
+        self.outlet = Outlet(ctx, info, driver)
         self._cursor: Cursor | None = None
         self._waiting: set[asyncio.Event] = set()
         self._pumping: asyncio.Task[None] | None = None
@@ -79,43 +80,18 @@ class Channel:
         return self.info.container.Id
 
     @property
-    def name(self) -> str:
-        """The log driver's name, as the container's user gave it."""
-        return self._outlet.name
-
-    @property
-    def driver(self) -> LogDriver | None:
-        """The log driver; None before its plugin was there."""
-        return self._outlet.driver
-
-    @property
     def idle(self) -> bool:
         """There is nothing to move, and nothing to close."""
-        return not self.spool.written() and not self._outlet.used
-
-    @property
-    def raw(self) -> bool:
-        """Its sinks take the monitor's lines as they are."""
-        return self._outlet.raw
-
-    @property
-    def buffered(self) -> bool:
-        """The buffer is the log, there is no sink."""
-        return self._outlet.buffered
-
-    @property
-    def retained(self) -> bool:
-        """The buffer is what is read back, so it keeps what was taken."""
-        return self._outlet.retained
+        return not self.spool.written() and not self.outlet.used
 
     @property
     def segment_size(self) -> int:
         """Bytes after which the monitor begins a new file; 0, never, for a log that has no bound."""
-        return bounds.segment_size(self.info.options, raw=self.raw, buffered=self.buffered)
+        return bounds.segment_size(self.info.options, raw=self.outlet.raw, buffered=self.outlet.buffered)
 
     @property
     def _retention(self) -> int:
-        return bounds.retention(self.info.options, buffered=self.buffered)
+        return bounds.retention(self.info.options, buffered=self.outlet.buffered)
 
     async def work(self, function: Callable[..., T], *arguments: Any) -> T:
         """Run what blocks, in a thread of the logs' own."""
@@ -138,24 +114,22 @@ class Channel:
         with self.lock:
             self.spool.prepare()
 
-    def meet(self, driver: LogDriver | None) -> None:
-        """This is the driver, if none was known."""
-        self._outlet.driver = self._outlet.driver or driver
-
     async def greet(self) -> None:
         """Let the driver know of the run, before it begins; one that is not ready within a moment is not waited for.
 
         Raises:
             EngineError: the driver refuses the container.
         """
-        if self.raw or self.buffered:
+        if self.outlet.raw or self.outlet.buffered:
             return
         try:
             async with asyncio.timeout(GREET_DEADLINE):
-                await self._outlet.opened()
+                await self.outlet.opened()
         except (TimeoutError, Unavailable, PluginError) as error:
             reason = str(error) or f"not ready within {GREET_DEADLINE:g} s"
-            self.ctx.log.warning("container %s: log driver %s: %s; output is kept", self.id[:12], self.name, reason)
+            self.ctx.log.warning(
+                "container %s: log driver %s: %s; output is kept", self.id[:12], self.outlet.name, reason
+            )
 
     def resume(self) -> None:
         """The container was running before the daemon."""
@@ -264,27 +238,30 @@ class Channel:
         if what != self._complaint[1] or now - self._complaint[0] >= COMPLAIN_EVERY:
             self._complaint = (now, what)
             self.ctx.log.warning(
-                "container %s: log driver %s: %s; its output is kept, and offered again", self.id[:12], self.name, what
+                "container %s: log driver %s: %s; its output is kept, and offered again",
+                self.id[:12],
+                self.outlet.name,
+                what,
             )
 
     def _caught_up(self) -> bool:
         """Nothing more to take for now; pieces held back count as taken."""
         end, cursor = self.spool.end(), self._cursor
-        if self.buffered or cursor is None:
-            return self.buffered or not end.offset
+        if self.outlet.buffered or cursor is None:
+            return self.outlet.buffered or not end.offset
         return (end.segment, end.offset) == (cursor.segment, cursor.offset + cursor.held)
 
     async def _step(self) -> bool:
         """Move some; whether there was any."""
-        if self.buffered:
+        if self.outlet.buffered:
             await self.work(self.spool.keep, self._retention)
             return False
         self._steps += 1
         if self._steps % _BOUND_EVERY == 0:
             await self._bound()
-        if self._final and self._outlet.sink is None and not await self.work(self.spool.unread):
+        if self._final and not self.outlet.raw and self.outlet.sink is None and not await self.work(self.spool.unread):
             return False
-        sink = await self._outlet.opened()
+        sink = await self.outlet.opened()
         if isinstance(sink, RawSink):
             return await self.work(self._step_raw, sink)
         lines = await self.work(self._take)
@@ -334,7 +311,7 @@ class Channel:
         assert self._cursor is not None
         here = Position(self._cursor.segment, self._cursor.offset, mark)
         self.spool.save(here)
-        if self.retained:
+        if self.outlet.retained:
             self.spool.keep(self._retention)
             return
         low = min([here, *(pin.position for pin in self.pins if pin.position.segment >= here.segment - PIN_REACH)])
@@ -342,7 +319,7 @@ class Channel:
 
     async def _bound(self) -> None:
         """A sink that takes nothing must not fill the disk."""
-        bound = bounds.waiting_bound(self.info.options, self._outlet.sink)
+        bound = bounds.waiting_bound(self.info.options, self.outlet.sink)
         if not bound:
             return
         dropped = await self.work(bounds.drop_surplus, self.spool, bound, self.lock)
@@ -367,14 +344,14 @@ class Channel:
     def _clear(self) -> None:
         """Blocks."""
         with self.lock:
-            if not self.running and not self.retained:
+            if not self.running and not self.outlet.retained:
                 self.spool.clear()
 
     async def _close_sink(self) -> None:
         if self._cursor is not None:
             self._cursor.close()
             self._cursor = None
-        await self._outlet.close()
+        await self.outlet.close()
 
     async def drained(self, seconds: float) -> bool:
         """Wait until the pump has nothing to do; whether it came to that."""
@@ -408,7 +385,7 @@ class Channel:
 
     async def remove(self) -> None:
         """The container is gone: what was not taken within some seconds is dropped, and said."""
-        left = 0 if self.raw or self.buffered else await self.work(self.spool.unread)
+        left = 0 if self.outlet.raw or self.outlet.buffered else await self.work(self.spool.unread)
         if left:
             self._start()
             if not await self.drained(FLUSH_DEADLINE):
@@ -416,7 +393,7 @@ class Channel:
                 self._say_dropped(left, "bytes were not taken by the log driver before the container was removed")
         await self.halt()
         self._watcher.forget(self.id)
-        driver = known(self.ctx, self.name)
+        driver = known(self.ctx, self.outlet.name)
         if driver is not None:
             with suppress(NotFound):
                 await driver.remove(self.info)

@@ -50,6 +50,10 @@ class Outlet:
         """A sink is open, or is being opened."""
         return self.sink is not None or self._opening is not None
 
+    def meet(self, driver: LogDriver | None) -> None:
+        """This is the driver, if none was known."""
+        self.driver = self.driver or driver
+
     async def opened(self) -> LogSink:
         """The sink of the driver that goes by the name now. An opening once begun goes on when its caller does not wait.
 

@@ -74,9 +74,9 @@ class Reader(Generic[T]):
         spool = channel.spool
         with channel.lock:
             end = spool.end()
-            if channel.retained:
+            if channel.outlet.retained:
                 return history.spool_pieces(spool, spool.start(), end), end
-            if not channel.raw:
+            if not channel.outlet.raw:
                 return history.spool_pieces(spool, spool.position, end), end
             path = path_of(channel.info)
             size = None
@@ -90,7 +90,7 @@ class Reader(Generic[T]):
 
     async def _past(self, pieces: Sequence[Piece]) -> AsyncGenerator[T, None]:
         channel, query = self._channel, self._query
-        if channel.raw or channel.retained:
+        if channel.outlet.raw or channel.outlet.retained:
             async with aclosing(self._of_pieces(pieces, query.tail)) as found:
                 async for item in found:
                     yield item
@@ -130,7 +130,7 @@ class Reader(Generic[T]):
 
     async def _of_driver(self, query: LogQuery, border: LogEntry | None) -> AsyncGenerator[T, None]:
         """What the driver has, up to `border`: it may have taken that since, and it is shown from the buffer."""
-        driver, name = self._channel.driver, self._channel.name
+        driver, name = self._channel.outlet.driver, self._channel.outlet.name
         assert driver is not None
         if border is not None:
             query = replace(query, until_ns=min(query.until_ns, border.time_ns) if self._until else border.time_ns)

@@ -112,7 +112,7 @@ class LogService:
             channel.end(drain=False)
             self._retire(channel)
             return
-        kept_here = channel.raw or channel.buffered
+        kept_here = channel.outlet.raw or channel.outlet.buffered
         channel.end(drain=not (container.HostConfig.AutoRemove and kept_here))
 
     async def remove(self, container: ContainerRecord) -> None:
@@ -121,7 +121,7 @@ class LogService:
             return
         channel = self._channel(container)
         self._channels.pop(container.Id, None)
-        if channel.raw or channel.buffered:
+        if channel.outlet.raw or channel.outlet.buffered:
             await channel.remove()
             return
         # Nobody waits for a plugin; what a stop of the daemon leaves of it is an orphan at the next start.
@@ -154,7 +154,7 @@ class LogService:
         channel = self._channel(record)
         if record.State.running:
             channel.resume()
-        elif channel.spool.written() and not channel.buffered:
+        elif channel.spool.written() and not channel.outlet.buffered:
             channel.end(drain=True)
         else:
             self._retire(channel)
@@ -176,7 +176,7 @@ class LogService:
         channel = self._channels.get(container.Id)
         if channel is None:
             channel = self._channels[container.Id] = self._open(container, driver)
-        channel.meet(driver)
+        channel.outlet.meet(driver)
         return channel
 
     def _open(self, container: ContainerRecord, driver: LogDriver | None) -> Channel:
@@ -219,7 +219,7 @@ class LogService:
         if container.HostConfig.LogConfig.Type == NONE:
             raise NotSupported("configured logging driver does not support reading")
         existing = self._channels.get(container.Id)
-        if existing is not None and existing.driver is not None:
+        if existing is not None and existing.outlet.driver is not None:
             return existing
         missing = ""
         try:
@@ -233,8 +233,10 @@ class LogService:
                 channel.resume()
             return channel
         channel = self._channels.get(container.Id) or self._open(container, driver)
-        if channel.driver is None and not await channel.work(channel.spool.written):
-            raise Unavailable(missing or f"log driver {channel.name} does not answer; its logs cannot be read now")
+        if channel.outlet.driver is None and not await channel.work(channel.spool.written):
+            raise Unavailable(
+                missing or f"log driver {channel.outlet.name} does not answer; its logs cannot be read now"
+            )
         return channel
 
     def attributes(self, container: ContainerRecord) -> Mapping[str, str]:

@@ -9,7 +9,7 @@ from plugin_sdk import Conflict, InvalidParameter, NotFound, PluginAdmin, Plugin
 from plugin_sdk.http import Flag, abandon_with_client, read, reply, spool
 from plugin_sdk.managed import ManagedPlugin, ManagedPlugins
 from plugin_sdk.text import parse_filters
-from plugins.plugin_admin import distribution_api, process_api, shapes
+from plugins.plugin_admin import distribution_api, process_api, shapes, verify_api
 
 
 def router(ctx: PluginContext) -> APIRouter:
@@ -20,6 +20,7 @@ def router(ctx: PluginContext) -> APIRouter:
     distribution_api.add(routes, ctx)
     _managed_routes(routes, ctx)
     process_api.add(routes, ctx)
+    verify_api.add(routes, ctx)
     _engine_routes(routes, ctx)
     return routes
 

@@ -12,9 +12,12 @@ from urllib.parse import quote
 
 import click
 
+from plugins.plugin_admin.authoring import build, init
 from plugins.plugin_admin.client import Client, ClientError
+from plugins.plugin_admin.verify import verify
 
 _PIECE = 1024 * 1024
+_JSON = {"Content-Type": "application/json"}
 
 
 class _Group(click.Group):
@@ -135,9 +138,124 @@ def disable(client: Client, name: str, force: bool) -> None:
     click.echo(name)
 
 
+@plugin.command("set")
+@click.argument("name")
+@click.argument("changes", nargs=-1, required=True, metavar="KEY=VALUE...")
+@click.pass_obj
+def change(client: Client, name: str, changes: tuple[str, ...]) -> None:
+    """Change settings of a managed plugin, which must be disabled."""
+    client.call("POST", f"/plugins/{quote(name)}/set", json.dumps(changes).encode(), _JSON)
+
+
+def _granted(client: Client, remote: str, everything: bool) -> bytes:
+    """What the plugin asks for, after the operator's leave."""
+    asked = client.call("GET", f"/plugins/privileges?remote={quote(remote, safe='')}")
+    if asked and not everything:
+        click.echo(f"Plugin {remote!r} is requesting the following privileges:")
+        for privilege in asked:
+            click.echo(f" - {privilege['Name']}: [{' '.join(privilege['Value'])}]")
+        if not click.confirm("Do you grant the above permissions?"):
+            raise click.ClickException("permission denied while installing plugin " + remote)
+    return json.dumps(asked or []).encode()
+
+
+@plugin.command("install")
+@click.argument("remote")
+@click.argument("changes", nargs=-1, metavar="[KEY=VALUE...]")
+@click.option("--alias", default="", help="Name on this engine")
+@click.option("--disable", is_flag=True, help="Do not enable it")
+@click.option("--grant-all-permissions", "everything", is_flag=True, help="Grant what it asks for, unasked")
+@click.pass_obj
+def install(client: Client, remote: str, changes: tuple[str, ...], alias: str, disable: bool, everything: bool) -> None:
+    """Install a plugin from a registry, after showing what it may do."""
+    granted = _granted(client, remote, everything)
+    path = f"/plugins/pull?remote={quote(remote, safe='')}&name={quote(alias, safe='')}"
+    for line in client.progress("POST", path, granted, _JSON):
+        click.echo(line)
+    name = alias or remote
+    if changes:
+        client.call("POST", f"/plugins/{quote(name)}/set", json.dumps(changes).encode(), _JSON)
+    if not disable:
+        client.call("POST", f"/plugins/{quote(name)}/enable?timeout=30")
+    click.echo(f"Installed plugin {name}")
+
+
+@plugin.command("upgrade")
+@click.argument("name")
+@click.argument("remote", default="")
+@click.option("--grant-all-permissions", "everything", is_flag=True, help="Grant what it asks for, unasked")
+@click.pass_obj
+def upgrade(client: Client, name: str, remote: str, everything: bool) -> None:
+    """Replace a plugin by a newer version; it is put back as it was when the new one does not work."""
+    remote = remote or client.call("GET", f"/plugins/{quote(name)}/json")["PluginReference"]
+    granted = _granted(client, remote, everything)
+    for line in client.progress(
+        "POST", f"/plugins/{quote(name)}/upgrade?remote={quote(remote, safe='')}", granted, _JSON
+    ):
+        click.echo(line)
+
+
+@plugin.command("push")
+@click.argument("name")
+@click.pass_obj
+def push(client: Client, name: str) -> None:
+    """Push a managed plugin to the registry of its name (without credentials: use `docker plugin push` for those)."""
+    for line in client.progress("POST", f"/plugins/{quote(name)}/push"):
+        click.echo(line)
+
+
+@plugin.command("logs")
+@click.argument("name")
+@click.option("-f", "--follow", is_flag=True, help="Go on with what comes")
+@click.option("-n", "--tail", default=-1, help="Only the newest lines")
+@click.pass_obj
+def logs(client: Client, name: str, follow: bool, tail: int) -> None:
+    """Show what a managed plugin's process has written."""
+    for piece in client.pieces("GET", f"/engine/managed/{quote(name)}/logs?follow={int(follow)}&tail={tail}"):
+        click.echo(piece, nl=False)
+
+
+@plugin.command("top")
+@click.argument("name")
+@click.pass_obj
+def top(client: Client, name: str) -> None:
+    """Show the processes of a managed plugin."""
+    told = client.call("GET", f"/engine/managed/{quote(name)}/top")
+    _table([tuple(told["Titles"]), *map(tuple, told["Processes"])])
+
+
+@plugin.command("save")
+@click.argument("name")
+@click.option("-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), help="File to write")
+@click.pass_obj
+def save(client: Client, name: str, output: Path) -> None:
+    """Write a managed plugin to a file, for machines without a registry."""
+    with output.open("wb") as file:
+        file.writelines(client.pieces("GET", f"/engine/managed/{quote(name)}/save"))
+
+
+@plugin.command("load")
+@click.option(
+    "-i", "--input", "source", required=True, type=click.Path(exists=True, path_type=Path), help="File to read"
+)
+@click.pass_obj
+def load(client: Client, source: Path) -> None:
+    """Make a managed plugin from a file that `save` wrote."""
+    with source.open("rb") as file:
+        told = client.call(
+            "POST", "/engine/managed/load", iter(lambda: file.read(_PIECE), b""), {"Content-Type": "application/x-tar"}
+        )
+    click.echo(told["Name"])
+
+
 @plugin.command("reload")
 @click.pass_obj
 def reload(client: Client) -> None:
     """Look for newly installed in-process plugins, and start them."""
     for name in client.call("POST", "/engine/plugins/reload")["Started"]:
         click.echo(name)
+
+
+plugin.add_command(verify)
+plugin.add_command(init)
+plugin.add_command(build)

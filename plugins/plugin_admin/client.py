@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import ssl
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -60,16 +61,53 @@ class Client:
         Raises:
             ClientError: with the engine's message.
         """
+        content = b"".join(self.pieces(method, path, body, headers))
+        return json.loads(content) if content.strip() else None
+
+    def pieces(
+        self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
+    ) -> Iterator[bytes]:
+        """The answer's bytes as they come. Raises ClientError like `call`."""
         connection = self._connect()
         try:
             connection.request(method, path, body=body, headers=headers or {})
             answer = connection.getresponse()
-            content = answer.read()
+            if answer.status >= 400:
+                raise ClientError(_message(answer.read(), answer.status))
+            while piece := answer.read1(1 << 16):
+                yield piece
+        except http.client.HTTPException as error:
+            raise ClientError(f"the engine at {self.host} broke off its answer: {error!r}") from None
         except OSError as error:
             raise ClientError(f"cannot reach the engine at {self.host}: {error}. Is the daemon running?") from None
         finally:
             connection.close()
-        parsed = json.loads(content) if content.strip() else None
-        if answer.status >= 400:
-            raise ClientError(parsed.get("message", "") if isinstance(parsed, dict) else f"status {answer.status}")
-        return parsed
+
+    def progress(
+        self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
+    ) -> Iterator[str]:
+        """The lines of a stream of progress messages. Raises ClientError, also for one that the stream ends with."""
+        for line in self.lines(method, path, body, headers):
+            message = json.loads(line)
+            if message.get("error"):
+                raise ClientError(message["error"])
+            label = f"{message['id']}: " if message.get("id") else ""
+            if not message.get("progressDetail"):
+                yield f"{label}{message.get('status', '')}"
+
+    def lines(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Iterator[bytes]:
+        """Like `pieces`, line by line, without those that are empty."""
+        rest = b""
+        for piece in self.pieces(method, path, body, headers):
+            *lines, rest = (rest + piece).split(b"\n")
+            yield from filter(None, map(bytes.strip, lines))
+        if rest.strip():
+            yield rest.strip()
+
+
+def _message(content: bytes, status: int) -> str:
+    try:
+        parsed = json.loads(content)
+    except ValueError:
+        parsed = None
+    return parsed.get("message", "") if isinstance(parsed, dict) else f"status {status}"

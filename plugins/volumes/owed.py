@@ -6,6 +6,7 @@ So the end of a container never hangs on a plugin that is dead, and no mount is 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,7 @@ class OwedUnmounts:
             "owed", OwedUnmount, key=lambda one: one.Id, index={"volume": lambda one: one.Volume}
         )
         self._working: dict[str, asyncio.Task[None]] = {}
-        self._calling: dict[str, asyncio.Task[None]] = {}
+        self._calling: dict[str, asyncio.Task[EngineError | None]] = {}
         self._slow: set[str] = set()
         self.patience = RESTORE_PATIENCE
 
@@ -81,61 +82,69 @@ class OwedUnmounts:
             self._begin(one)
 
     async def quiet(self, volume: str, patience: float) -> None:
-        """Wait until no unmount of the volume is on its way; `patience` seconds at most."""
-        calls = [self._calling[one.Id] for one in self._stored.by("volume", volume) if one.Id in self._calling]
-        if calls:
-            await asyncio.wait(calls, timeout=patience)
+        """Before a mount or the removal of a volume: what is owed for it is asked for now; waits `patience` seconds at most."""
+        attempts = [self._attempt(one) for one in self._stored.by("volume", volume) if one.Boot == BOOT]
+        if attempts:
+            await asyncio.wait(attempts, timeout=patience)
 
     async def forget(self, volume: str) -> None:
         """The volume is gone."""
         for one in self._stored.by("volume", volume):
-            task = self._working.pop(one.Id, None)
-            if task is not None:
-                task.cancel()
+            for tasks in (self._working, self._calling):
+                if (task := tasks.get(one.Id)) is not None:
+                    task.cancel()
             await self._stored.delete(one.Id)
 
     def _begin(self, one: OwedUnmount) -> asyncio.Task[None]:
         task = self._working.get(one.Id)
         if task is None:
-            task = self._ctx.spawn(self._work(one), name=f"unmount {one.Volume}")
+            task = self._ctx.spawn(self._until_answered(one), name=f"unmount {one.Volume}")
             self._working[one.Id] = task
             task.add_done_callback(lambda _: self._working.pop(one.Id, None))
         return task
 
-    async def _work(self, one: OwedUnmount) -> None:
-        if one.Boot == BOOT:
-            await self._until_answered(one)
+    async def _until_answered(self, one: OwedUnmount) -> None:
+        began = time.monotonic()
+        for delay in _endless(DELAYS):
+            if self._stored.get(one.Id) is None:
+                return
+            if one.Boot != BOOT:
+                break
+            failure = await asyncio.shield(self._attempt(one))
+            if failure is None:
+                return
+            if isinstance(failure, NotFound) and time.monotonic() - began > GIVE_UP:
+                self._ctx.log.warning("volume %s stays mounted, its driver is gone: %s", one.Volume, failure)
+                break
+            await asyncio.sleep(delay)
         await self._stored.delete(one.Id)
 
-    async def _until_answered(self, one: OwedUnmount) -> None:
-        began = asyncio.get_running_loop().time()
-        for delay in _endless(DELAYS):
-            call = asyncio.ensure_future(self._call(one))
-            self._calling[one.Id] = call
-            try:
-                await call
-            except NotFound as error:
-                if asyncio.get_running_loop().time() - began > GIVE_UP:
-                    self._ctx.log.warning("volume %s stays mounted, its driver is gone: %s", one.Volume, error)
-                    return
-            except (Unavailable, PluginError) as error:
-                self._ctx.log.warning("volume %s is not unmounted yet: %s", one.Volume, error)
-            except EngineError as error:
-                # Its answer: to ask again would not change it, and others would wait for that for ever.
-                self._ctx.log.warning("volume %s: its driver did not unmount it: %s", one.Volume, error)
-                self._slow.discard(one.Driver)
-                return
-            else:
-                self._slow.discard(one.Driver)
-                return
-            finally:
-                del self._calling[one.Id]
-                call.cancel()
-            await asyncio.sleep(delay)
+    def _attempt(self, one: OwedUnmount) -> asyncio.Task[EngineError | None]:
+        """One call, which all who want it share; its result is why it has to be repeated, or None."""
+        task = self._calling.get(one.Id)
+        if task is None:
+            task = self._ctx.spawn(self._try(one), name=f"unmount {one.Volume} now")
+            self._calling[one.Id] = task
+            task.add_done_callback(lambda _: self._calling.pop(one.Id, None))
+        return task
 
-    async def _call(self, one: OwedUnmount) -> None:
-        driver = await self._ctx.drivers.find(VolumeDriver, one.Driver)
-        await driver.unmount(one.Volume, one.Request)
+    async def _try(self, one: OwedUnmount) -> EngineError | None:
+        try:
+            driver = await self._ctx.drivers.find(VolumeDriver, one.Driver)
+        except EngineError as error:
+            self._ctx.log.warning("volume %s is not unmounted yet: %s", one.Volume, error)
+            return error
+        try:
+            await driver.unmount(one.Volume, one.Request)
+        except (Unavailable, PluginError) as error:
+            self._ctx.log.warning("volume %s is not unmounted yet: %s", one.Volume, error)
+            return error
+        except EngineError as error:
+            # Its answer: to ask again would not change it, and others would wait for that for ever.
+            self._ctx.log.warning("volume %s: its driver did not unmount it: %s", one.Volume, error)
+        self._slow.discard(one.Driver)
+        await self._stored.delete(one.Id)
+        return None
 
 
 def _endless(delays: Sequence[float]) -> Iterable[float]:

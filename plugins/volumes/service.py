@@ -196,9 +196,9 @@ class VolumeService:
             if holders:
                 ids = ", ".join(holder.id for holder in holders)
                 raise Conflict(f"remove {name}: volume is in use - [{ids}]")
-            await self._owed.quiet(name, FORCE_DEADLINE)
             try:
                 async with asyncio.timeout(FORCE_DEADLINE if force and record.Driver != "local" else None):
+                    await self._owed.quiet(name, FORCE_DEADLINE)
                     await (await self.driver_of(record)).remove(name)
             except (EngineError, TimeoutError) as error:
                 if isinstance(error, Unavailable) and not force:

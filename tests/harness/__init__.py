@@ -7,8 +7,7 @@ from harness.engine import Client, CommandFailed, Engine, External, Reply
 from harness.leftovers import census
 from harness.oldstyle import OldStylePlugin, Raw, Refusal
 from harness.registry import Registry, TokenAuth
-from harness.terminal import Terminal
-from harness.waiting import eventually
+from plugin_sdk.testing.engine import Terminal, eventually
 
 __all__ = [
     "Client",

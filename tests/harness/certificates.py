@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 _CURVE = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
 # Python 3.13 checks strictly: a CA says what its key is for, and each certificate whose key signed it.
 _KEYS = "subjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n"
-_LEAVES = (
-    ("server", "ca", "subjectAltName=DNS:localhost,IP:127.0.0.1"),
-    ("client", "ca", "extendedKeyUsage=clientAuth"),
-    ("stranger", "other", "extendedKeyUsage=clientAuth"),
-)
+_CLIENT = "extendedKeyUsage=clientAuth"
 
 
-def make_certificates(folder: Path) -> None:
-    """NAME.pem and NAME-key.pem of two authorities (ca, other), and of server and client (by ca) and stranger (by other)."""
+def make_certificates(folder: Path, clients: Sequence[str] = ("client",)) -> None:
+    """NAME.pem and NAME-key.pem of two authorities (ca, other), and of server and clients (by ca) and stranger (by other).
+
+    The common name is "test NAME".
+    """
     for authority in ("ca", "other"):
         _openssl(
             folder, "req", "-x509", *_CURVE, "-keyout", f"{authority}-key.pem", "-out", f"{authority}.pem", "-days", "2",
             "-subj", f"/CN=test {authority}", "-addext", "keyUsage=critical,keyCertSign,cRLSign",
         )  # fmt: skip
-    for name, authority, extension in _LEAVES:
+    leaves = [("server", "ca", "subjectAltName=DNS:localhost,IP:127.0.0.1"), ("stranger", "other", _CLIENT)]
+    for name, authority, extension in [*leaves, *((client, "ca", _CLIENT) for client in clients)]:
         _openssl(
             folder, "req", *_CURVE, "-keyout", f"{name}-key.pem", "-out", f"{name}.csr", "-subj", f"/CN=test {name}"
         )

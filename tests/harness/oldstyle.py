@@ -73,6 +73,7 @@ class OldStylePlugin:
         class Server(socketserver.ThreadingUnixStreamServer):
             daemon_threads = True
             block_on_close = False
+            request_queue_size = 64
 
             def handle_error(self, request: Any, client_address: Any) -> None:
                 return  # a client that did not wait for the answer

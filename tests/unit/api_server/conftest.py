@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import socket
 import ssl
 import threading
@@ -12,7 +13,7 @@ from typing import Annotated, Any
 
 import pytest
 import uvloop
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Query, Request, WebSocket
 from fastapi.responses import Response, StreamingResponse
 from harness.certificates import make_certificates
 
@@ -177,9 +178,12 @@ def routes(running: Running) -> APIRouter:
     @router.post("/upload")
     async def upload(request: Request) -> Response:
         total = 0
+        digest = hashlib.sha256()
         async for part in request.stream():
             total += len(part)
-        return reply({"Bytes": total})
+            digest.update(part)
+        seen.append("uploaded")
+        return reply({"Bytes": total, "Digest": digest.hexdigest()})
 
     @router.post("/spooled")
     async def spooled(request: Request) -> Response:
@@ -267,6 +271,12 @@ def routes(running: Running) -> APIRouter:
         await stream.write(b"bye %d" % total)
         await stream.end()
         return Hijacked()
+
+    @router.websocket("/talk")
+    async def talk(socket: WebSocket) -> None:
+        await socket.accept()
+        await socket.send_text("hello")
+        await socket.close()
 
     @router.post("/flood")
     async def flood(request: Request, pieces: int = 100) -> Response:

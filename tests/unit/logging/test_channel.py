@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from plugin_sdk import NotFound
+from plugin_sdk import NotFound, PluginRefusal
 from plugin_sdk.containers import ContainerConfig, ContainerRecord, HostConfig
 from plugin_sdk.logs import LogEntry, LogInfo, LogQuery
+from plugin_sdk.times import parse_ns
 from plugins.logging import channel as channel_module
 from plugins.logging.batch import Batch
 from plugins.logging.channel import Channel
@@ -25,6 +26,9 @@ from plugins.logging.service import watched
 from plugins.logging.spool import LIVE
 from plugins.logging.watch import Watcher
 
+STAMP = "2026-01-02T03:04:05.000000000"
+STAMP_NS = parse_ns(STAMP)
+
 
 class Remote:
     """A log driver that can be told how to behave."""
@@ -34,6 +38,7 @@ class Remote:
         self.taken: list[str] = []
         self.fault = ""
         self.closed = 0
+        self.opened = 0
 
     def validate(self, options: Mapping[str, str]) -> None: ...
 
@@ -41,6 +46,11 @@ class Remote:
         return ""
 
     async def open(self, info: LogInfo) -> Remote:
+        self.opened += 1
+        if self.fault == "refuse":
+            raise PluginRefusal("remote", "LogDriver.StartLogging", "want a colour")
+        if self.fault == "hang in open":
+            await asyncio.sleep(0.5)
         return self
 
     async def write(self, entries: Sequence[LogEntry]) -> None:
@@ -54,7 +64,7 @@ class Remote:
         self.closed += 1
 
     async def read(self, info: LogInfo, query: LogQuery) -> AsyncIterator[Sequence[LogEntry]]:
-        rows = [LogEntry(10**18, 1, text.encode()) for text in self.taken]
+        rows = [LogEntry(STAMP_NS, 1, text.encode()) for text in self.taken]
         yield rows[-query.tail :] if query.tail > 0 else rows
 
     async def remove(self, info: LogInfo) -> None: ...
@@ -65,6 +75,7 @@ class Drivers:
 
     def __init__(self) -> None:
         self.known: dict[str, Any] = {}
+        self.sought = 0
 
     def all(self, contract: type[Any]) -> Mapping[str, Any]:
         return self.known
@@ -74,13 +85,18 @@ class Drivers:
             raise NotFound(name)
         return self.known[name]
 
+    async def find(self, contract: type[Any], name: str) -> Any:
+        self.sought += 1
+        return self.get(contract, name)
+
 
 class World:
     """One container with a log."""
 
     def __init__(self, folder: Path, driver: Any, options: Mapping[str, str], name: str = "remote") -> None:
         self.drivers = Drivers()
-        self.drivers.known[name] = driver
+        if driver is not None:
+            self.drivers.known[name] = driver
         self.tasks: list[asyncio.Task[Any]] = []
         self.channels: dict[str, Channel] = {}
         self.threads = ThreadPoolExecutor(2)
@@ -112,7 +128,7 @@ class World:
     def write(self, *texts: str) -> None:
         with self.channel.spool.live.open("ab") as file:
             for text in texts:
-                file.write(f"2026-01-02T03:04:05.000000000+00:00 stdout F {text}\n".encode())
+                file.write(f"{STAMP}+00:00 stdout F {text}\n".encode())
 
     async def close(self) -> None:
         await self.channel.halt()
@@ -306,3 +322,86 @@ async def test_a_slow_follower_is_not_robbed(world: MakeWorld) -> None:
     gate.set()
     assert await asyncio.wait_for(follower, 10) == 4001
     await until(lambda: not one.channel.spool.written())
+
+
+async def test_a_driver_that_comes_later_gets_it_all(world: MakeWorld) -> None:
+    one = await world(None)
+    one.write(*numbers(10))
+    await until(lambda: one.drivers.sought > 1)
+    assert await one.logs() == numbers(10)
+    one.drivers.known["remote"] = remote = Remote(readable=True)
+    await until(lambda: remote.taken == numbers(10))
+    assert not one.channel.outlet.retained
+    assert await one.logs() == numbers(10)
+
+
+async def test_a_driver_that_never_comes_is_not_complained_of_at_each_try(
+    world: MakeWorld, caplog: pytest.LogCaptureFixture
+) -> None:
+    one = await world(None)
+    one.write("1")
+    await until(lambda: one.drivers.sought > 4)
+    assert caplog.text.count("no plugin offers it now: remote") == 1
+
+
+async def test_a_refusal_is_told_to_whoever_starts_the_container(world: MakeWorld) -> None:
+    remote = Remote()
+    remote.fault = "refuse"
+    one = await world(remote)
+    with pytest.raises(PluginRefusal, match="want a colour"):
+        await one.channel.greet()
+
+
+async def test_a_slow_driver_is_greeted_once_and_not_waited_for(
+    world: MakeWorld, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(channel_module, "GREET_DEADLINE", 0.05)
+    remote = Remote()
+    remote.fault = "hang in open"
+    one = await world(remote)
+    async with asyncio.timeout(0.3):
+        await one.channel.greet()
+    assert "log driver remote: not ready within 0.05 s" in caplog.text
+    one.write("1")
+    await until(lambda: remote.taken == ["1"])
+    assert remote.opened == 1
+
+
+async def test_a_container_without_output_says_goodbye_too(world: MakeWorld) -> None:
+    remote = Remote()
+    one = await world(remote)
+    await one.channel.greet()
+    assert not one.channel.idle
+    one.channel.end(drain=True)
+    await until(one.settled.is_set)
+    assert (remote.opened, remote.closed) == (1, 1)
+
+
+async def test_a_driver_that_hangs_at_the_end_keeps_nothing_alive_that_has_no_output(world: MakeWorld) -> None:
+    remote = Remote()
+    remote.fault = "hang in open"
+    one = await world(remote)
+    greeting = asyncio.create_task(one.channel.greet())
+    await until(lambda: remote.opened)
+    one.channel.end(drain=True)
+    await asyncio.wait_for(one.settled.wait(), 0.4)
+    await greeting
+    assert remote.closed == 0
+
+
+async def test_what_the_driver_takes_while_it_is_read_is_not_shown_twice(world: MakeWorld) -> None:
+    remote = Remote(readable=True)
+    remote.fault = "raise"
+    one = await world(remote)
+    one.write(*numbers(10))
+    reader = Reader(one.channel, LogQuery(), lambda batch: [text.decode() for text in batch.lines])
+    plain = reader._past
+
+    async def late(pieces: Any) -> Any:
+        remote.fault = ""
+        await until(lambda: len(remote.taken) == 10)
+        async for found in plain(pieces):
+            yield found
+
+    reader._past = late  # type: ignore[method-assign]
+    assert [text.strip() for several in [each async for each in reader.read()] for text in several] == numbers(10)

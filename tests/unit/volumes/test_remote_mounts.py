@@ -134,6 +134,18 @@ async def test_unmounts_are_tried_until_answered(world: World, monkeypatch: pyte
     assert requests(world.peer, "Unmount") == requests(world.peer, "Mount") * 3
 
 
+async def test_removal_asks_for_what_is_owed_first(world: World) -> None:
+    await world.volumes.create("v", driver="me/vol")
+    await world.prepare(container("v"))
+    answers = [Unavailable("away"), {}]
+    world.peer.answers["Unmount"] = lambda _: answers.pop(0)
+    await world.mounts.release(container("v"))
+    assert world.owed._stored.values()
+    await world.volumes.remove("v")
+    assert [method for method, _, _ in world.peer.calls][-2:] == ["VolumeDriver.Unmount", "VolumeDriver.Remove"]
+    assert not world.owed._stored.values()
+
+
 async def test_a_refused_unmount_is_let_go(world: World) -> None:
     await world.volumes.create("v", driver="me/vol")
     await world.prepare(container("v"))

@@ -1,0 +1,1 @@
+"""The log driver "jsonl": an example of replacing the engine's own."""

@@ -1,0 +1,1 @@
+"""The storage driver "vfs": an example of replacing the engine's own."""
