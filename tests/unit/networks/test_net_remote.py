@@ -348,3 +348,31 @@ async def test_a_manager_that_forgets_is_told_again(world: World, peer: FakePeer
 async def test_a_name_that_nobody_knows(ready: World) -> None:
     with pytest.raises(NotFound, match=r'^plugin "nosuch" not found$'):
         await ready.network("nosuch")
+
+
+async def test_a_network_that_the_plugin_does_not_answer_for(ready: World, peer: FakePeer) -> None:
+    """The client is told at once; the plugin, which may have made it, later."""
+    peer.answers["CreateNetwork"] = DeadlineExceeded("no answer within 30 s")
+    with pytest.raises(DeadlineExceeded):
+        await ready.network()
+    assert peer.of("DeleteNetwork") == []
+    (network_id,) = ready.owed()
+    await ready.base.debts.due(PLUGIN)
+    assert peer.of("DeleteNetwork") == [{"NetworkID": network_id}]
+    assert ready.owed() == []
+
+
+async def test_a_plugin_of_both_kinds_with_debts_comes_at_once(world: World, peer: FakePeer) -> None:
+    """What brings its networks in step does not wait for itself."""
+    await world.networks.restore()
+    await world.connect(peer)
+    await world.network(IPAM=with_ipam())
+    await world.run(container())
+    await world.disconnect(peer)
+    await world.networks.remove(container().Id)
+    assert len(world.owed()) == 1
+    async with asyncio.timeout(3):
+        await world.connect(peer)
+        await world.run(container(name="next"))
+    await world.until(lambda: not world.owed())
+    assert len(peer.of("ReleaseAddress")) == 1
