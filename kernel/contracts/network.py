@@ -93,6 +93,7 @@ class EndpointRecord(Wire):
             the same breath (`JoinInfo.routes_set`).
         Source: the interface's name in the daemon's network namespace, where the engine has moved it from there into
             the sandbox; it goes back, under that name, between `leave` and `delete_endpoint`.
+        WantsGateway: its driver names no gateway and leaves it to the engine to give the sandbox one.
     """
 
     Id: str
@@ -115,6 +116,7 @@ class EndpointRecord(Wire):
     Sandbox: str = ""
     DefaultRoute: bool = False
     Source: str = ""
+    WantsGateway: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,7 +82,8 @@ class Plugger:
         driver = await self.driver(network)
         info = await driver.join(network, endpoint, sandbox, endpoint.Interface)
         if driver.capabilities().gateway_at_join:
-            endpoint = endpoint.model_copy(update={"Gateway": info.gateway, "IPv6Gateway": info.gateway6})
+            told = {"Gateway": info.gateway, "IPv6Gateway": info.gateway6}
+            endpoint = endpoint.model_copy(update={**told, "WantsGateway": wants_gateway(network, info)})
         if info.src_name:
             endpoint = await self._place(network, endpoint, sandbox, info)
         elif info.routes:
@@ -267,6 +268,12 @@ class Plugger:
                 except EngineError as error:
                     failures.append(Failure(True, error, text))
         return failures
+
+
+def wants_gateway(network: NetworkRecord, info: JoinInfo) -> bool:
+    """Whether a sandbox that was joined so is to get a gateway of the engine's, unless another network gives one."""
+    routed = any(ipaddress.ip_network(route.destination, strict=False).prefixlen == 0 for route in info.routes)
+    return not (network.Internal or info.disable_gateway_service or info.gateway or info.gateway6 or routed)
 
 
 def random_mac() -> str:

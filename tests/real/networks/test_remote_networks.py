@@ -199,6 +199,37 @@ def test_ports_are_the_plugins_business(remote: tuple[Engine, Make]) -> None:
     assert len(plugin.called("NetworkDriver.RevokeExternalConnectivity")) == 1
 
 
+def test_a_way_out_where_the_plugin_names_none(remote: tuple[Engine, Make]) -> None:
+    engine, make = remote
+    plugin = make()
+    join = plugin.answers["NetworkDriver.Join"]
+    plugin.answers["NetworkDriver.Join"] = lambda said: {**join(said), "Gateway": ""}
+    net = network(engine, plugin.name)
+    first, second = sleeper(engine, "--network", net, "-p", "80"), sleeper(engine, "--network", net)
+    assert pings(engine, first, second)
+    way = json.loads(engine.docker("network", "inspect", "docker_gwbridge").stdout)[0]
+    assert len(way["Containers"]) == 2
+    gateway = way["IPAM"]["Config"][0]["Gateway"]
+    assert f"default via {gateway}" in engine.docker("exec", first, "ip", "route").stdout
+    assert engine.docker("port", first, "80").stdout.strip()
+    own = way["Containers"][engine.inspect(second)["Id"]]["IPv4Address"].partition("/")[0]
+    assert not pings(engine, first, own), "containers do not reach each other on it"
+
+    bridge = network(engine, "bridge")
+    engine.docker("network", "connect", bridge, first)
+    shown = json.loads(engine.docker("network", "inspect", "docker_gwbridge").stdout)[0]["Containers"]
+    assert list(shown) == [engine.inspect(second)["Id"]], "another network gives the gateway now"
+    assert engine.docker("port", first, "80").stdout.strip()
+    engine.docker("network", "disconnect", bridge, first)
+    assert f"default via {gateway}" in engine.docker("exec", first, "ip", "route").stdout
+    engine.docker("rm", "-f", first, second)
+    assert json.loads(engine.docker("network", "inspect", "docker_gwbridge").stdout)[0]["Containers"] == {}
+
+    plugin.answers["NetworkDriver.Join"] = lambda said: {**join(said), "Gateway": "", "DisableGatewayService": True}
+    third = sleeper(engine, "--network", net)
+    assert "default" not in engine.docker("exec", third, "ip", "route").stdout
+
+
 class AddressPlugin(OldStylePlugin):
     """An IPAM plugin with one pool, whose addresses go down from .200."""
 

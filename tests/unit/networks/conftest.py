@@ -294,7 +294,7 @@ def peer() -> FakePeer:
         DeleteNetwork={},
         CreateEndpoint={},
         DeleteEndpoint={},
-        Join={},
+        Join={"DisableGatewayService": True},
         Leave={},
         GetDefaultAddressSpaces={"LocalDefaultAddressSpace": "here", "GlobalDefaultAddressSpace": "all"},
         RequestPool=lambda said: {"PoolID": f"pool {said['AddressSpace']}", "Pool": said["Pool"] or "10.1.0.0/24"},
