@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -57,12 +57,15 @@ def add(routes: APIRouter, ctx: PluginContext) -> None:
 async def _results(
     work: list[tuple[Kit, Subject[Any]]], asked: VerifyRequest, turn: asyncio.Lock
 ) -> AsyncIterator[bytes]:
+    from plugin_sdk.testing import elsewhere
+
     counts: dict[str, int] = {}
     async with turn:
         for kit, subject in work:
-            async for result in kit.run(subject, asked.Checks):
-                counts[str(result.outcome)] = counts.get(str(result.outcome), 0) + 1
-                yield orjson.dumps({key.title(): value for key, value in asdict(result).items()}) + b"\n"
+            async with aclosing(elsewhere.run(kit, subject, asked.Checks)) as results:
+                async for result in results:
+                    counts[str(result.outcome)] = counts.get(str(result.outcome), 0) + 1
+                    yield orjson.dumps({key.title(): value for key, value in asdict(result).items()}) + b"\n"
     yield orjson.dumps({"Counts": counts}) + b"\n"
 
 

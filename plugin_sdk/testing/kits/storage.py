@@ -12,7 +12,6 @@ from pathlib import Path
 from kernel.contracts.storage import ChangeKind, LayerInfo, StorageDriver
 from kernel.errors import Conflict, EngineError, InvalidParameter, NotFound
 from plugin_sdk.aio import blocking
-from plugin_sdk.streams import Inlet
 from plugin_sdk.testing import tars
 from plugin_sdk.testing.kit import Bench, Broken, Kit
 from plugin_sdk.testing.tars import FOLDER, HARD_LINK, SYMBOLIC_LINK, member, opaque, whiteout
@@ -371,15 +370,6 @@ async def described(bench: StorageBench) -> None:
         told = bench.driver.metadata(ref)
         bench.expect(all(isinstance(value, str) for value in told.values()), "metadata of texts", told)
     bench.expect(all(len(pair) == 2 for pair in bench.driver.status()), "status as pairs", bench.driver.status())
-
-
-@KIT.check("an upload that breaks off leaves no layer", says=StorageDriver.apply)
-async def broken_upload(bench: StorageBench) -> None:
-    before, inlet = bench.known(), Inlet()
-    inlet.put(member("f", b"x" * 1000)[:700])
-    inlet.fail(EngineError("the client has gone"))
-    await bench.refused("an upload that breaks off", bench.driver.apply("", inlet), EngineError)  # type: ignore[arg-type]
-    bench.equal(bench.known(), before, "the layers")
 
 
 @KIT.check("all is known again after a restart of the daemon", says=StorageDriver)

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from kernel.contracts.storage import StorageDriver
-from kernel.errors import InvalidParameter
+from kernel.errors import EngineError, InvalidParameter
+from plugin_sdk.streams import Inlet
 from plugin_sdk.testing import tars
 from plugin_sdk.testing.kit import Broken
 from plugin_sdk.testing.kits.storage import KIT, StorageBench
@@ -118,6 +119,15 @@ async def broken_archives(bench: StorageBench) -> None:
         else:
             await bench.driver.remove_layer(info.chain_id)
             raise Broken(f"{what} to be refused with InvalidParameter", info)
+
+
+@KIT.check("an upload that breaks off leaves no layer", says=StorageDriver.apply)
+async def broken_upload(bench: StorageBench) -> None:
+    before, inlet = bench.known(), Inlet()
+    inlet.put(member("f", b"x" * 1000)[:700])
+    inlet.fail(EngineError("the client has gone"))
+    await bench.refused("an upload that breaks off", bench.driver.apply("", inlet), EngineError)  # type: ignore[arg-type]
+    bench.equal(bench.known(), before, "the layers")
 
 
 @KIT.check("a container's links never lead commit, diff or usage to the host's files", says=StorageDriver.commit)

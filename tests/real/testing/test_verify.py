@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import Client, Engine, OldStylePlugin, Raw
+from harness import Client, Engine, OldStylePlugin, Raw, eventually
+from harness.engine import PROGRAM
 
 pytestmark = pytest.mark.real
 
@@ -178,6 +179,23 @@ def test_a_plugin_that_breaks_a_claim(own_engine: Callable[..., Engine], tmp_pat
     assert "expected the mount of request-" in shown
     assert "see VolumeDriver.mount" in shown
     assert "holds   data-stays" in shown
+
+
+def test_whoever_leaves_stops_the_verification_and_nothing_stays(own_engine: Callable[..., Engine]) -> None:
+    engine = own_engine()
+    before = engine.census()
+    leaving = subprocess.Popen(
+        [PROGRAM, "plugin", "verify", "runtime_oci"], env=engine.env(), stdout=subprocess.PIPE, text=True
+    )
+    assert leaving.stdout is not None
+    while "signals" not in leaving.stdout.readline():
+        assert leaving.poll() is None
+    busy = engine.engine("plugin", "verify", "volumes", check=False)
+    assert "another plugin is being verified" in busy.stderr
+    leaving.kill()
+    leaving.wait(10)
+    eventually(lambda: engine.engine("plugin", "verify", "volumes", check=False).returncode == 0, timeout=30)
+    eventually(lambda: engine.census() == before)
 
 
 def test_what_cannot_be_verified_is_said(engine: Client) -> None:
