@@ -188,3 +188,18 @@ def test_a_dead_plugin(remote: tuple[Engine, Make]) -> None:
     third = sleeper(engine, "--network", net)
     assert pings(engine, third, other)
     eventually(lambda: len(again.called("NetworkDriver.DeleteEndpoint")) > len(ends), timeout=30, what="what is owed")
+
+
+def test_many_at_once_at_the_first_use(remote: tuple[Engine, Make]) -> None:
+    engine, make = remote
+    plugin = make()
+    told = plugin.answers["NetworkDriver.GetCapabilities"]
+
+    def slow(said: dict[str, Any]) -> Any:
+        time.sleep(0.5)
+        return told(said)
+
+    plugin.answers["NetworkDriver.GetCapabilities"] = slow
+    running = [engine.popen("network", "create", "-d", plugin.name, engine.name("net")) for _ in range(3)]
+    assert [process.wait(30) for process in running] == [0, 0, 0]
+    assert len(plugin.called("NetworkDriver.GetCapabilities")) == 1
