@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from harness import Engine, eventually
+from harness.engine import PROGRAM as PROGRAM_PATH
 
 pytestmark = pytest.mark.real
 
@@ -45,6 +46,7 @@ made = {
     "ipam": sound.Ipam,
     "authz": Allows,
     "metrics": Collects,
+    "network": lambda: __import__("begun.driver").driver.Begun(),
 }
 serve(made[sys.argv[1]](), socket=sys.argv[3], folder=str(folder / "own"))
 """
@@ -56,8 +58,11 @@ def served(engine: Engine, kind: str, folder: Path) -> Iterator[None]:
     folder.mkdir()
     (folder / "own").mkdir()
     socket = engine.plugin_dir / f"my-{kind}.sock"
-    command = [sys.executable, "-c", PROGRAM, kind, str(folder), str(socket)]
-    process = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(SOUND)}, stderr=subprocess.PIPE, text=True)
+    # A network plugin works in the engine's namespace; the others do not mind.
+    enter = ["nsenter", f"--net={engine.netns}"]
+    command = [*enter, sys.executable, "-c", PROGRAM, kind, str(folder), str(socket)]
+    where = os.environ | {"PYTHONPATH": f"{SOUND}{os.pathsep}{folder.parent / 'begun'}"}
+    process = subprocess.Popen(command, env=where, stderr=subprocess.PIPE, text=True)
     try:
         eventually(lambda: socket.exists() or process.poll() is not None)
         assert process.poll() is None, process.stderr.read() if process.stderr else ""
@@ -98,6 +103,15 @@ def test_sound_plugins(engine: Engine, tmp_path: Path, kind: str, kit: str, with
         found = verified(engine, f"my-{kind}")
     assert {line["Kit"] for line in found.values()} == {kit}
     assert not_applying(found) == without
+
+
+def test_a_network_plugin(engine: Engine, tmp_path: Path) -> None:
+    """What `engine plugin init --kind network` begins with."""
+    done = subprocess.run([PROGRAM_PATH, "plugin", "init", "begun", "--kind", "network"], cwd=tmp_path, check=False)
+    assert done.returncode == 0
+    with served(engine, "network", tmp_path / "network"):
+        found = verified(engine, "my-network")
+    assert not_applying(found) == {"leave", "published-ports", "restore", "impossible-network"}
 
 
 def test_a_broken_one(engine: Engine, tmp_path: Path) -> None:
