@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import errno
 import logging
 import os
 import time
@@ -39,6 +40,8 @@ REFUSALS = 3
 """Calls in a row that could not reach the plugin, or got no answer in time, after which it is cut off."""
 CUT_OFF = 5.0
 """Seconds for which a plugin is cut off; then one call tries again."""
+BACKLOG_PAUSE = 0.002
+"""Seconds until a plugin whose queue of connections is full is tried again; they double, a few times."""
 AWAY_PATIENCE = 10.0
 """Seconds that a call waits for a plugin that is being restarted."""
 ERROR_TEXT = 4096
@@ -199,18 +202,25 @@ class Peer:
             raise self._missing(Unavailable(self._say(method, f"broke off the connection: {said}"))) from None
 
     async def _post(self, method: str, body: bytes, timeout: aiohttp.ClientTimeout) -> aiohttp.ClientResponse:
+        """The response, whatever its status. Whoever calls sets the deadline."""
         import aiohttp
 
-        for again in (True, False):
+        moved, pause = False, BACKLOG_PAUSE
+        while True:
             base = self.address.url or f"http://{UNIX_HOST}"
             try:
                 return await self._connected().post(
                     f"{base}/{method}", data=body, timeout=timeout, allow_redirects=False
                 )
-            except aiohttp.ClientConnectorError:
-                if not again or self.relocate is None or not await self._moved(self.relocate):
+            except aiohttp.ClientConnectorError as error:
+                if error.os_error.errno == errno.EAGAIN:
+                    # Not gone, but busy: the queue of connections that it has not yet taken is full (unix(7)).
+                    await asyncio.sleep(pause)
+                    pause = min(pause * 2, 100 * BACKLOG_PAUSE)
+                elif not moved and self.relocate is not None and await self._moved(self.relocate):
+                    moved = True
+                else:
                     raise
-        raise AssertionError("unreachable")
 
     async def _moved(self, relocate: Callable[[], Address | None]) -> bool:
         """It listens elsewhere now: it was installed anew."""

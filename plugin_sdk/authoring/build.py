@@ -78,6 +78,7 @@ def build(folder: Path, out: Path) -> list[str]:
         distributions.copy_sdk(library)
         types = field(field(project.config, "interface", {}), "types", None) or _types(project, library)
         config = _config(project, types)
+        write_config(stage, config)
         interpreter.copy(rootfs)
         interpreter.copy_libraries(rootfs)
         interpreter.copy_certificates(rootfs)
@@ -85,7 +86,6 @@ def build(folder: Path, out: Path) -> list[str]:
         (rootfs / PROGRAM).write_text(_program(project, socket))
         furnish(rootfs, config)
         _compile(rootfs)
-        write_config(stage, config)
         settle(stage)
     return list(types)
 
@@ -152,16 +152,27 @@ def _program(project: Project, socket: str) -> str:
 
 
 def furnish(rootfs: Path, config: Mapping[str, Any]) -> None:
-    """What a process expects of a root file system, and the places of the config's mounts."""
-    mounts = [field(mount, "destination", "") for mount in field(config, "mounts", [])]
-    for name in (*_FOLDERS, field(config, "propagatedmount", ""), *mounts):
-        (rootfs / str(name).strip("/")).mkdir(parents=True, exist_ok=True)
+    """What a process expects of a root file system, and the places of the config's mounts.
+
+    What an image's links lead out of the root file system is left to the engine.
+    """
+    whole = rootfs.resolve()
+
+    def inside(name: str) -> Path | None:
+        path = rootfs / name.strip("/")
+        return path if path.resolve().is_relative_to(whole) else None
+
+    mounts = [str(field(mount, "destination", "")) for mount in field(config, "mounts", [])]
+    for name in (*_FOLDERS, str(field(config, "propagatedmount", "")), *mounts):
+        if (path := inside(name)) and not path.is_file():
+            path.mkdir(parents=True, exist_ok=True)
     for name, content in _FILES.items():
-        if not (rootfs / name).exists():
-            (rootfs / name).write_text(content)
+        if (path := inside(name)) and not path.exists():
+            path.write_text(content)
     for name, mode in (("root", 0o700), ("tmp", 0o1777), ("var/tmp", 0o1777)):
-        (rootfs / name).mkdir(exist_ok=True)
-        (rootfs / name).chmod(mode)
+        if path := inside(name):
+            path.mkdir(exist_ok=True)
+            path.chmod(mode)
 
 
 def _compile(rootfs: Path) -> None:

@@ -30,14 +30,14 @@ def build(folder: Path, out: Path, archive: IO[bytes], image: Mapping[str, Any])
     if not (folder / "config.json").is_file():
         raise InvalidParameter(f"{folder} has no config.json: it says what the plugin is; an image cannot")
     config = _completed(read_config(folder), image)
+    if not field(config, "entrypoint", []):
+        raise InvalidParameter("config.json has no entrypoint, and none is known of the image")
     with staged(out) as stage:
         rootfs = stage / "rootfs"
         rootfs.mkdir()
-        _extract(archive, rootfs)
-        if not field(config, "entrypoint", []):
-            raise InvalidParameter("config.json has no entrypoint, and none is known of the image")
-        furnish(rootfs, config)
         write_config(stage, config)
+        _extract(archive, rootfs)
+        furnish(rootfs, config)
         settle(stage, modes=False)
     return list(field(field(config, "interface", {}), "types", []))
 

@@ -32,6 +32,8 @@ _UPLOADS = (
 
 _LISTS = frozenset(
     {
+        ("/build", "extrahosts"),
+        ("/build", "securityopt"),
         ("/build", "t"),
         ("/commit", "changes"),
         ("/images/create", "changes"),

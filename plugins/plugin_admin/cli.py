@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from plugins.plugin_admin.client import Client, ClientError
 from plugins.plugin_admin.verify import verify
 
 _PIECE = 1024 * 1024
+_STDERR, _EXITED = 2, 3
 _JSON = {"Content-Type": "application/json"}
 
 
@@ -222,6 +224,27 @@ def top(client: Client, name: str) -> None:
     """Show the processes of a managed plugin."""
     told = client.call("GET", f"/engine/managed/{quote(name)}/top")
     _table([tuple(told["Titles"]), *map(tuple, told["Processes"])])
+
+
+@plugin.command("exec", context_settings={"ignore_unknown_options": True})
+@click.option("-i", "--interactive", is_flag=True, help="Send standard input to the command")
+@click.option("-u", "--user", default="", help="User, as for docker exec")
+@click.option("-e", "--env", multiple=True, metavar="KEY=VALUE", help="Variable for the command (repeatable)")
+@click.argument("name")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.pass_obj
+def execute(
+    client: Client, interactive: bool, user: str, env: tuple[str, ...], name: str, command: tuple[str, ...]
+) -> None:
+    """Run a command in a managed plugin; ends with the command's exit code."""
+    asked = {"Cmd": command, "User": user, "Env": env, "AttachStdin": interactive}
+    source = sys.stdin.buffer if interactive else None
+    for stream, payload in client.converse(
+        f"/engine/managed/{quote(name)}/exec", json.dumps(asked).encode(), stdin=source
+    ):
+        if stream == _EXITED:
+            sys.exit(int(payload))
+        click.echo(payload, nl=False, err=stream == _STDERR)
 
 
 @plugin.command("save")

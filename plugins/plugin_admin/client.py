@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
 import socket
 import ssl
+import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 DEFAULT_HOST = "unix:///var/run/docker.sock"
@@ -83,6 +85,31 @@ class Client:
         finally:
             connection.close()
 
+    def converse(self, path: str, body: bytes, *, stdin: BinaryIO | None) -> Iterator[tuple[int, bytes]]:
+        """Frames (stream, payload) of a hijacked connection, while `stdin` is sent to it. Raises ClientError."""
+        connection = self._connect()
+        try:
+            headers = {"Content-Type": "application/json", "Connection": "Upgrade", "Upgrade": "tcp"}
+            connection.request("POST", path, body=body, headers=headers)
+            wire = connection.sock
+            wire.settimeout(None)
+            answer = wire.makefile("rb")
+            status = int(answer.readline().split()[1])
+            length = 0
+            while line := answer.readline().strip():
+                name, _, value = line.partition(b":")
+                length = int(value) if name.lower() == b"content-length" else length
+            if status not in (101, 200):
+                raise ClientError(_message(answer.read(length), status))
+            if stdin is not None:
+                threading.Thread(target=_send, args=(stdin, wire), daemon=True).start()
+            while len(head := answer.read(8)) == 8:
+                yield head[0], answer.read(int.from_bytes(head[4:]))
+        except OSError as error:
+            raise ClientError(f"cannot reach the engine at {self.host}: {error}. Is the daemon running?") from None
+        finally:
+            connection.close()
+
     def progress(
         self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
     ) -> Iterator[str]:
@@ -103,6 +130,14 @@ class Client:
             yield from filter(None, map(bytes.strip, lines))
         if rest.strip():
             yield rest.strip()
+
+
+def _send(source: BinaryIO, wire: socket.socket) -> None:
+    """All of a file, then the end of our side. Ends quietly when the other side has gone first."""
+    with contextlib.suppress(OSError):
+        while piece := source.read1(1 << 16):  # type: ignore[attr-defined]
+            wire.sendall(piece)
+        wire.shutdown(socket.SHUT_WR)
 
 
 def _message(content: bytes, status: int) -> str:

@@ -10,15 +10,23 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import Response, StreamingResponse
 
-from plugin_sdk import PluginContext
-from plugin_sdk.http import Flag, reply, spool
+from plugin_sdk import InvalidParameter, PluginContext, Wire
+from plugin_sdk.api import RawStream
+from plugin_sdk.containers import ExecSpec
+from plugin_sdk.http import Flag, Hijacked, body, hijack, reply, spool
 from plugin_sdk.managed import ManagedPlugins
+from plugin_sdk.runtime import ExecProcess
+from plugin_sdk.stdcopy import frame
 from plugin_sdk.streams import Outlet
 from plugins.plugin_admin import shapes
 
+MULTIPLEXED = "application/vnd.docker.multiplexed-stream"
+EXITED = 3
+"""Stream of the last frame of an exec."""
+
 
 def add(routes: APIRouter, ctx: PluginContext) -> None:
-    """`/engine/managed/NAME/{logs,top,save}`, `/engine/managed/load`, `/engine/old-style`."""
+    """`/engine/managed/NAME/{logs,top,exec,save}`, `/engine/managed/load`, `/engine/old-style`."""
     store = ctx.require(ManagedPlugins)
 
     @routes.get("/engine/managed/{name:path}/logs")
@@ -35,6 +43,18 @@ def add(routes: APIRouter, ctx: PluginContext) -> None:
     async def top(request: Request, name: str) -> Response:
         pids = await store.pids(name)
         return reply({"Titles": ["PID", "CMD"], "Processes": await asyncio.to_thread(_processes, pids)})
+
+    @routes.post("/engine/managed/{name:path}/exec")
+    async def run(request: Request, name: str) -> Response:
+        asked = await body(request, ExecRequest)
+        if not asked.Cmd:
+            raise InvalidParameter("No exec command specified")
+        process = await store.exec(name, asked.spec())
+        try:
+            await _converse(await hijack(request, MULTIPLEXED), process, stdin=asked.AttachStdin)
+        finally:
+            await process.close()
+        return Hijacked()
 
     @routes.get("/engine/managed/{name:path}/save")
     async def save(request: Request, name: str) -> Response:
@@ -58,6 +78,50 @@ def add(routes: APIRouter, ctx: PluginContext) -> None:
     @routes.get("/engine/old-style")
     async def old_style(request: Request) -> Response:
         return reply([shapes.old_style(plugin) for plugin in await store.old_style()])
+
+
+class ExecRequest(Wire):
+    """Body of `POST /engine/managed/NAME/exec`."""
+
+    Cmd: list[str] = []
+    Env: list[str] = []
+    User: str = ""
+    WorkingDir: str = ""
+    AttachStdin: bool = False
+    Tty: bool = False
+    Privileged: bool = False
+
+    def spec(self) -> ExecSpec:
+        """For the runtime."""
+        return ExecSpec(
+            argv=self.Cmd,
+            env=self.Env,
+            user=self.User,
+            cwd=self.WorkingDir,
+            tty=self.Tty,
+            stdin=self.AttachStdin,
+            privileged=self.Privileged,
+        )
+
+
+async def _converse(client: RawStream, process: ExecProcess, *, stdin: bool) -> None:
+    """Frames of output until the process has closed it, then a frame on `EXITED` with the exit code as text."""
+    feeding = asyncio.create_task(_feed(client, process)) if stdin else None
+    try:
+        while (piece := await process.read()) is not None:
+            await client.write(frame(*piece))
+        await client.write(frame(EXITED, str(await process.wait()).encode()))
+        await client.end()
+    finally:
+        if feeding is not None:
+            feeding.cancel()
+            await asyncio.gather(feeding, return_exceptions=True)
+
+
+async def _feed(client: RawStream, process: ExecProcess) -> None:
+    while data := await client.read():
+        await process.write(data)
+    await process.close_stdin()
 
 
 async def _write(store: ManagedPlugins, name: str, outlet: Outlet) -> None:

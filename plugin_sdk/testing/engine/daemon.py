@@ -90,9 +90,11 @@ class Client:
         """
         return self._run(["docker", *map(str, args)], input, check, timeout, env)
 
-    def engine(self, *args: str | Path, check: bool = True, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    def engine(
+        self, *args: str | Path, input: str | bytes | None = None, check: bool = True, timeout: float = 60
+    ) -> subprocess.CompletedProcess[str]:
         """Run our own command, `engine`, to its end."""
-        return self._run([str(PROGRAM), *map(str, args)], None, check, timeout, None)
+        return self._run([str(PROGRAM), *map(str, args)], input, check, timeout, None)
 
     def _run(
         self,

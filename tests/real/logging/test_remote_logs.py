@@ -82,7 +82,15 @@ class LogPlugin(OldStylePlugin):
         self.close()
 
     def lines(self, container: str, stream: int = 1) -> list[str]:
-        return [entry.line.decode() for entry in [*self.entries.get(container, [])] if entry.stream == stream]
+        """Pieces put together: where the streams mix, a line may come in two."""
+        found, begun = [], b""
+        for entry in [*self.entries.get(container, [])]:
+            if entry.stream == stream:
+                begun += entry.line
+                if not entry.partial:
+                    found.append(begun.decode())
+                    begun = b""
+        return [*found, begun.decode()] if begun else found
 
     def close(self) -> None:
         self.dead.set()

@@ -172,3 +172,21 @@ def test_hostile_archives_touch_nothing_outside(engine: Client, built: Path, tmp
     (tmp_path / "config.json").write_text(json.dumps(config))
     refused = engine.docker("plugin", "create", engine.name(), tmp_path, check=False)
     assert refused.returncode == 1 and "PropagatedMount" in refused.stderr
+
+
+def test_exec_in_a_plugin(engine: Client, tmp_path: Path) -> None:
+    name = engine.name()
+    engine.docker("plugin", "create", name, script(tmp_path, "busybox sleep 1000"))
+    engine.docker("plugin", "enable", name)
+    done = engine.engine(
+        "plugin", "exec", "-e", "A=b", name, "sh", "-c", "echo out $A; echo err >&2; exit 7", check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (7, "out b\n", "err\n")
+    fed = engine.engine("plugin", "exec", "-i", name, "busybox", "wc", "-c", input="x" * 100_000)
+    assert fed.stdout.strip() == "100000"
+    missing = engine.engine("plugin", "exec", name, "no-such-program", check=False)
+    assert missing.returncode != 0 and "no-such-program" in missing.stderr
+    engine.docker("plugin", "disable", name)
+    off = engine.engine("plugin", "exec", name, "true", check=False)
+    assert off.returncode == 1 and "not running" in off.stderr
+    engine.docker("plugin", "rm", name)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import json
-import os
 import subprocess
 import sys
 import tarfile
@@ -13,6 +12,8 @@ from pathlib import Path
 
 import pytest
 from harness import Client, Engine, eventually
+
+from plugin_sdk.authoring.scaffold import create
 
 pytestmark = pytest.mark.real
 
@@ -86,12 +87,15 @@ def test_authz_plugin_refuses(own_engine: Callable[..., Engine], built: Built) -
     engine.docker("plugin", "set", "guard", "DENY=* DELETE /volumes")
     engine.docker("plugin", "enable", "guard")
     engine.stop()
-    engine.flags = (*engine.flags, "--authorization-plugin=guard")
+    engine.flags.append("--authorization-plugin=guard")
     engine.start()
     engine.docker("volume", "create", "precious")
     refused = engine.docker("volume", "rm", "precious", check=False)
     assert "guard" in refused.stderr and "you may not DELETE /volumes/precious" in refused.stderr
     assert "precious" in engine.docker("volume", "ls").stdout
+    engine.stop()
+    engine.flags.remove("--authorization-plugin=guard")
+    engine.start()
 
 
 def test_metrics_plugin_collects(engine: Client, enabled: Enabled) -> None:
@@ -100,7 +104,7 @@ def test_metrics_plugin_collects(engine: Client, enabled: Enabled) -> None:
     assert isinstance(engine, Engine)
 
     def rows() -> list[str]:
-        found = [path for path in engine.data_root.rglob("metrics.jsonl") if identity in str(path)]
+        found = [path for path in engine.root.rglob("metrics.jsonl") if identity in str(path)]
         return found[0].read_text().splitlines() if found else []
 
     eventually(lambda: len(rows()) > 2, timeout=10)
@@ -172,15 +176,14 @@ def test_a_plugin_out_of_an_image(engine: Client, tmp_path: Path) -> None:
     assert not (tmp_path / "no").exists()
 
 
-@pytest.mark.parametrize("kind", ["volume", "network", "ipam", "log"])
+@pytest.mark.parametrize("kind", ["volume", "network", "ipam", "log", "authz", "metrics"])
 def test_in_process_plugin(own_engine: Callable[..., Engine], tmp_path: Path, kind: str) -> None:
     site = tmp_path / "site"
-    engine = own_engine(environment={"PYTHONPATH": str(site)}, start=False)
-    engine.engine("plugin", "init", f"acme-{kind}", "--kind", kind, "-o", tmp_path / "project")
+    create(f"acme-{kind}", kind, tmp_path / "project", managed=False)
     options = ["--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check"]
     install = [sys.executable, "-m", "pip", "install", *options, "--target", site, tmp_path / "project"]
-    subprocess.run(install, check=True, timeout=120, env=os.environ)
-    engine.start()
+    subprocess.run(install, check=True, timeout=120)
+    engine = own_engine(environment={"PYTHONPATH": str(site)})
     listed = engine.engine("plugin", "-H", engine.host, "ls", "--all").stdout
     row = next(line for line in listed.splitlines() if line.startswith(f"acme_{kind}"))
     assert "enabled" in row
@@ -188,9 +191,9 @@ def test_in_process_plugin(own_engine: Callable[..., Engine], tmp_path: Path, ki
         "volume": ["volume", "create", "-d", "acme-volume", "data"],
         "network": ["network", "create", "-d", "acme-network", "net"],
         "ipam": ["network", "create", "--ipam-driver", "acme-ipam", "net"],
-        "log": ["info", "--format", "{{.Plugins.Log}}"],
+        "log": ["run", "--name", "box", "--log-driver", "acme-log", "busybox", "echo", "hi"],
     }
-    done = engine.docker(*use[kind])
-    assert kind != "log" or "acme-log" in done.stdout
-    if kind in ("network", "ipam"):
-        engine.docker("network", "rm", "net")
+    if kind in use:
+        engine.docker(*use[kind])
+    if kind == "log":
+        assert engine.docker("logs", "box").stdout == "hi\n"

@@ -183,7 +183,8 @@ def routes(running: Running) -> APIRouter:
             total += len(part)
             digest.update(part)
         seen.append("uploaded")
-        return reply({"Bytes": total, "Digest": digest.hexdigest()})
+        seen.append(digest.hexdigest())
+        return reply({"Bytes": total})
 
     @router.post("/spooled")
     async def spooled(request: Request) -> Response:

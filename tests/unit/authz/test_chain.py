@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from kernel import graph
 from plugin_sdk import EngineError, InvalidParameter, NotFound, PluginError, TooLarge, Unavailable, Wire
 from plugin_sdk.api import RequestView, ResponseView
+from plugins.api_server.plugin import ApiServerPlugin
 from plugins.authz import chain as module
 from plugins.authz.chain import Chain
 from plugins.authz.plugin import AuthZPlugin, Settings
@@ -292,3 +294,8 @@ def test_names_are_checked() -> None:
     for bad in ("", " x"):
         with pytest.raises(ValidationError):
             Settings(authorization_plugins=[bad])
+
+
+def test_the_api_opens_after_those_who_guard_it() -> None:
+    metas = {"api_server": ApiServerPlugin.meta, "authz": AuthZPlugin.meta}
+    assert graph.order(metas) == ["authz", "api_server"]

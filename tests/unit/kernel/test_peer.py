@@ -2,12 +2,16 @@
 
 import asyncio
 import json
+import socketserver
+import threading
 import time
 from collections.abc import AsyncIterator
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 from harness import OldStylePlugin, Raw, Refusal
 
 from kernel.managed.peer import Address, Peer, Places
@@ -134,3 +138,32 @@ async def test_paths_stay_inside_the_plugin(tmp_path: Path) -> None:
         with pytest.raises(PluginError):
             await peer.host_path(bad)
     assert await peer.host_path("/data/../../../data/v") == str(root / "data/v")
+
+
+def test_a_full_backlog_is_waited_for(tmp_path: Path) -> None:
+    """On the daemon's own event loop: asyncio's takes such a socket for connected."""
+
+    class Narrow(socketserver.UnixStreamServer):
+        request_queue_size = 1
+
+    class Slow(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            time.sleep(0.02)
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+
+        def log_request(self, *_: Any) -> None:
+            return
+
+    with Narrow(str(tmp_path / "n.sock"), Slow) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+
+        async def ask() -> list[Reply]:
+            narrow = Peer("n", (), Address(tmp_path / "n.sock"), Places((tmp_path, "/s")))
+            answers = await asyncio.gather(*(narrow.call("V.Get", {}, Reply, deadline=20) for _ in range(12)))
+            await narrow.close()
+            return answers
+
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            assert runner.run(ask()) == [Reply()] * 12
+        server.shutdown()
