@@ -285,7 +285,9 @@ class Kit:
         try:
             outcome, detail = await self._tried(check, subject, folder)
         finally:
-            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+            kept = await asyncio.shield(asyncio.to_thread(_removed, folder))
+        if kept and outcome is not Outcome.BROKEN:
+            outcome, detail = Outcome.BROKEN, f"expected nothing to be left of the check's folder; got {kept}"
         spent = time.monotonic() - began
         return Result(self.name, subject.name, check.name, check.claim, check.says, outcome, detail, round(spent, 3))
 
@@ -332,6 +334,21 @@ async def _cleaned(bench: Bench[Any], stack: AsyncExitStack) -> list[str]:
     except Exception as error:  # noqa: BLE001 - closing is the plugin's code too
         left.append(f"closing: {error!r}")
     return left
+
+
+def _removed(folder: Path) -> str:
+    """Remove a folder; what some process is still writing into gets a moment. Says what is in the way, or ""."""
+    for _ in range(5):
+        try:
+            shutil.rmtree(folder)
+        except FileNotFoundError:
+            return ""
+        except OSError as error:
+            kept = str(error)
+            time.sleep(0.1)
+        else:
+            return ""
+    return kept
 
 
 def _said(says: Callable[..., Any] | str) -> str:

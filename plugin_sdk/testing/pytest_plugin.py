@@ -84,14 +84,13 @@ def _options(config: pytest.Config) -> dict[str, str]:
 
 
 def _items(session: pytest.Session, text: str, options: Mapping[str, str]) -> list[pytest.Item]:
-    from kernel.errors import EngineError
     from plugin_sdk.testing import subjects
 
     try:
         factory = subjects.load(text)
         kits = asyncio.run(_kits(subjects.made_by(factory)))
-    except EngineError as error:
-        raise pytest.UsageError(f"--engine-driver {text}: {error}") from error
+    except Exception as error:  # the factory is the author's: whatever it raises, they have to read it
+        raise pytest.UsageError(f"--engine-driver {text}: {error or type(error).__name__}") from error
     found: list[pytest.Item] = []
     for kit in kits:
         subject = subjects.made_by(factory, kit, name=text.rpartition(":")[2], options=options)

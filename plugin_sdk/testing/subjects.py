@@ -20,8 +20,8 @@ UNDER_TEST = "under-test"
 """Name of the plugin in errors of a driver that no engine runs."""
 
 Factory = Callable[..., Any]
-"""Makes a driver. With a parameter, it gets a folder (`Path`) for what the driver keeps; called again with the same folder,
-it makes the driver of a daemon that was started again. The result may be a driver, a `DriverSpec`, an awaitable of one, or an
+"""Makes a driver. With a parameter that has no default, or is a `Path`, it gets a folder for what the driver keeps; called again
+with the same folder, it makes the driver of a daemon that was started again. The result may be a driver, a `DriverSpec`, an awaitable of one, or an
 async context manager that gives one."""
 
 
@@ -69,7 +69,7 @@ def made_by(
     factory: Factory, kit: Kit | None = None, *, name: str = "", options: Mapping[str, str] | None = None
 ) -> Subject[Any]:
     """A subject whose drivers a factory makes, each behind the guard that an engine puts before drivers."""
-    takes_folder = bool(inspect.signature(factory).parameters)
+    takes_folder = _takes_folder(factory)
 
     @asynccontextmanager
     async def opened(folder: Path) -> AsyncIterator[Any]:
@@ -79,6 +79,17 @@ def made_by(
     return Subject(
         name or getattr(factory, "__name__", "driver"), opened, restartable=takes_folder, options=options or {}
     )
+
+
+def _takes_folder(factory: Factory) -> bool:
+    parameters = list(inspect.signature(factory).parameters.values())
+    if not parameters or parameters[0].kind not in (
+        inspect.Parameter.POSITIONAL_ONLY,
+        inspect.Parameter.POSITIONAL_OR_KEYWORD,
+    ):
+        return False
+    first = parameters[0]
+    return first.default is inspect.Parameter.empty or "Path" in str(first.annotation)
 
 
 @asynccontextmanager

@@ -124,6 +124,19 @@ async def test_drivers_are_tried_behind_the_engines_guard() -> None:
     assert "VolumeDriver.list: TypeError: answered 42" in results["at-the-same-time"].detail or "42" in str(results)
 
 
+class OfProtocol(VolumeDriver):
+    """What a class that names its protocol as base looks like: its constructor takes anything, and wants nothing."""
+
+
+def test_a_factory_gets_a_folder_when_it_wants_one() -> None:
+    def wants(folder: Path) -> None: ...
+    def can_take(folder: Path = Path()) -> None: ...
+    def has_other(ranges: tuple[str, ...] = ()) -> None: ...
+
+    taking = [subjects.made_by(each).restartable for each in (wants, can_take, has_other, OfProtocol, Hanging)]
+    assert taking == [True, True, False, False, False]
+
+
 def test_the_contract_is_found_by_what_an_object_has() -> None:
     assert [kit.name for kit in subjects.kits_of(Hanging())] == ["VolumeDriver"]
     assert [kit.name for kit in subjects.kits_of(DriverSpec(VolumeDriver, "x", object()))] == ["VolumeDriver"]

@@ -36,6 +36,8 @@ class Forgetful(Volumes):
     async def list(self): return []
 
 def nothing(): return object()
+
+def raises(): raise RuntimeError("no server here")
 '''
 
 
@@ -81,6 +83,7 @@ def test_beside_tests_of_ones_own(project: Path) -> None:
     ("arguments", "words"),
     [
         (["--engine-driver=mine:nothing"], "object fulfils no driver contract"),
+        (["--engine-driver=mine:raises"], "mine:raises: no server here"),
         (["--engine-driver=mine"], "names no factory: want package.module:factory"),
         (["--engine-driver=mine:Volumes", "--engine-driver-opt", "x"], "'x': want KEY=VALUE"),
     ],
