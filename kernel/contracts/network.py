@@ -93,6 +93,7 @@ class EndpointRecord(Wire):
             the same breath (`JoinInfo.routes_set`).
         Source: the interface's name in the daemon's network namespace, where the engine has moved it from there into
             the sandbox; it goes back, under that name, between `leave` and `delete_endpoint`.
+        WantsGateway: its driver names no gateway and leaves it to the engine to give the sandbox one.
     """
 
     Id: str
@@ -115,6 +116,7 @@ class EndpointRecord(Wire):
     Sandbox: str = ""
     DefaultRoute: bool = False
     Source: str = ""
+    WantsGateway: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,14 +275,16 @@ class Networks(Protocol):
     async def lend(self, guest: ContainerRecord, preparation: Preparation) -> None:
         """Networks for a run of something that is no container of `Containers`: a managed plugin.
 
-        Does for `guest.HostConfig.NetworkMode` ("bridge", "none", "host") what a container's start does: sandbox, address,
-        default route, `/etc/hosts` and `/etc/resolv.conf` (as mounts in `preparation`). What an earlier run of the same
-        guest still had is given back first. Waits until the networks are restored. A failure leaves nothing behind.
+        Does for `guest.HostConfig.NetworkMode` ("bridge", "none" or "host") what a container's start does: sandbox, address,
+        default route, and read-only mounts of `/etc/hosts` and `/etc/resolv.conf` in `preparation`. What an earlier run of
+        the same guest still had is given back first. Waits until the networks are restored. A failure leaves nothing behind.
+        Raises InvalidParameter for another mode.
         """
 
     async def keep(self, guest_id: str) -> bool:
         """After a restart of the daemon: the guest still runs and keeps what it was lent. False when nothing is known of
-        it. What no guest has claimed when `engine_ready` comes, nor any container, is given back."""
+        it, or a boot of the machine has taken it. What neither a container nor a guest has claimed when `engine_ready` comes is
+        given back, enabled managed plugins' own excepted: they settle it themselves."""
 
     async def take_back(self, guest_id: str) -> None:
         """The guest's run is over. Idempotent."""

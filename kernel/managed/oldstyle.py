@@ -65,11 +65,11 @@ class OldStyle:
         Raises:
             EngineError: it is there and cannot be used, and this is why.
         """
-        known = self._peers.get(name)
-        if known is not None and self._interfaces.peer(name) is known:
-            return known
         task = self._activating.get(name)
         if task is None:
+            known = self._peers.get(name)
+            if known is not None and self._interfaces.peer(name) is known:
+                return known
             task = asyncio.create_task(self._activate(name), name=f"activate {name}")
             self._activating[name] = task
             task.add_done_callback(lambda _: self._activating.pop(name, None))

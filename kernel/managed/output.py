@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import re
@@ -94,16 +95,39 @@ async def follow(path: Path, *, count: int) -> AsyncIterator[Sequence[LogEntry]]
             await asyncio.sleep(LOOK_SECONDS)
 
 
-async def tell(path: Path, name: str) -> None:
-    """Hand what comes to the daemon's log, under the plugin's name and with the level that a line itself states."""
-    tail = Tail(path, at_end=True)
-    while True:
-        entries = await asyncio.to_thread(tail.read)
+class Teller:
+    """Hands what comes to the daemon's log, under the plugin's name and with the level that a line itself states.
+
+    Args:
+        at_end: what the file holds already was told before.
+    """
+
+    def __init__(self, path: Path, name: str, *, at_end: bool) -> None:
+        self._tail, self._name = Tail(path, at_end=at_end), name
+        self._over = asyncio.Event()
+        self._task = asyncio.create_task(self._run(), name=f"output of plugin {name}")
+
+    async def _run(self) -> None:
+        # Never cancelled: what a thread has read would be lost with it.
+        while not self._over.is_set():
+            if not await self._tell():
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(LOOK_SECONDS):
+                        await self._over.wait()
+        while await self._tell():
+            pass
+
+    async def _tell(self) -> int:
+        entries = await asyncio.to_thread(self._tail.read)
         for entry in entries:
             text = entry.line.decode(errors="replace")
-            log.log(level(text), "%s: %s", name, text)
-        if not entries:
-            await asyncio.sleep(LOOK_SECONDS)
+            log.log(level(text), "%s: %s", self._name, text)
+        return len(entries)
+
+    async def close(self) -> None:
+        """Tell what is left, and end."""
+        self._over.set()
+        await self._task
 
 
 def level(text: str) -> int:

@@ -47,10 +47,12 @@ class Supervisor:
         self._began = 0.0
         self._ended: asyncio.Future[Exit] | None = None
         self._stopping = False
-        self._telling: asyncio.Task[None] | None = None
+        self._teller: output.Teller | None = None
         self._restarting: asyncio.Task[None] | None = None
         self._settled = asyncio.Event()
-        self._settled.set()
+        if not current().Enabled:
+            # An enabled one is about to be resumed: whoever asks before that waits.
+            self._settled.set()
 
     def status(self) -> ManagedStatus:
         """See `ManagedPlugins.status`."""
@@ -87,7 +89,7 @@ class Supervisor:
         try:
             rootfs = await self.runner.adopt(plugin, self._on_exit()) if self.runner.left_over() else None
             if rootfs is not None:
-                self._tell(plugin)
+                await self._tell(plugin, at_end=True)
                 self._began = time.monotonic()
                 await self._connect(plugin, rootfs, deadline)
                 self._enter(RunState.READY)
@@ -108,9 +110,9 @@ class Supervisor:
 
     async def leave(self) -> None:
         """The daemon stops: let go; the process goes on."""
-        for task in (self._restarting, self._telling):
-            if task is not None:
-                task.cancel()
+        if self._restarting is not None:
+            self._restarting.cancel()
+        await self._hush()
         if self.peer is not None:
             await self._world.interfaces.disconnect(self.peer.name)
             await self.peer.close()
@@ -149,15 +151,20 @@ class Supervisor:
         return on_exit
 
     async def _run(self, plugin: ManagedPlugin) -> Path:
+        await self._hush()
         rootfs = await self.runner.start(plugin, self._on_exit())
         self._began = time.monotonic()
-        self._tell(plugin)
+        await self._tell(plugin, at_end=False)
         return rootfs
 
-    def _tell(self, plugin: ManagedPlugin) -> None:
-        if self._telling is not None:
-            self._telling.cancel()
-        self._telling = asyncio.create_task(output.tell(self.runner.sites.output, plugin.Name))
+    async def _tell(self, plugin: ManagedPlugin, *, at_end: bool) -> None:
+        await self._hush()
+        self._teller = output.Teller(self.runner.sites.output, plugin.Name, at_end=at_end)
+
+    async def _hush(self) -> None:
+        teller, self._teller = self._teller, None
+        if teller is not None:
+            await teller.close()
 
     async def _connect(self, plugin: ManagedPlugin, rootfs: Path, deadline: float) -> None:
         peer = self.runner.peer(plugin, rootfs)
@@ -227,11 +234,7 @@ class Supervisor:
             await self.runner.stop(plugin, ended)
         if peer is not None:
             await peer.close()
-        telling, self._telling = self._telling, None
-        if telling is not None:
-            # What it wrote at its end is still told.
-            await asyncio.sleep(0)
-            telling.cancel()
+        await self._hush()
         self._enter(state)
 
 

@@ -14,7 +14,7 @@ from kernel.contracts.common import Wire
 from kernel.contracts.container_config import ContainerConfig, HostConfig, LogChoice
 from kernel.contracts.containers import ContainerRecord
 from kernel.contracts.logs import LogEntry, LogInfo, LogQuery
-from kernel.errors import Conflict, InvalidParameter, NotSupported
+from kernel.errors import Conflict, EngineError, InvalidParameter, NotSupported
 from plugin_sdk.logwire import Encoder
 from plugin_sdk.serving.dispatch import Interface, Method, Nothing, Stream
 from plugin_sdk.serving.pump import Follower, Pump, open_fifo
@@ -84,9 +84,9 @@ class LogInterface(Interface):
     async def close(self) -> None:
         """See `Interface.close`: what is in the FIFOs is written; the engine starts their logs anew."""
         pumps, self._pumps = list(self._pumps.values()), {}
-        for result in await asyncio.gather(*(pump.stop() for pump in pumps), return_exceptions=True):
-            if isinstance(result, Exception):
-                raise result
+        results = await asyncio.gather(*(pump.stop() for pump in pumps), return_exceptions=True)
+        if failures := [str(result) for result in results if isinstance(result, Exception)]:
+            raise EngineError("; ".join(failures))
 
     async def _capabilities(self, _: Nothing) -> Mapping[str, Any]:
         return {"Cap": {"ReadLogs": bool(self.driver.readable)}}

@@ -100,24 +100,20 @@ class Leave:
         )
         try:
             denial = await self._guards.request(self._view)
-            self._check_seen()
+            if self._unseen is not None:
+                # A body that somebody asked for and did not get is not passed on, whatever the guard makes of it.
+                raise self._unseen
             if denial is not None:
                 raise Forbidden(denial.message)
         except EngineError as error:
             # A refusal is the guards' own reply: they need not judge it.
             self._judged = True
-            self._check_seen()
+            exchange = scope["extensions"].get(EXCHANGE)
+            if exchange is not None and exchange.lost:
+                raise ClientDisconnect from error
             if isinstance(error, PluginError):
-                raise Forbidden(f"the request could not be authorized: {error}") from error
+                raise (self._unseen or Forbidden(f"the request could not be authorized: {error}")) from error
             raise
-
-    def _check_seen(self) -> None:
-        """A body that somebody asked for and did not get is not passed on, whatever the guard makes of it."""
-        exchange = self._scope["extensions"].get(EXCHANGE)
-        if exchange is not None and exchange.lost:
-            raise ClientDisconnect
-        if self._unseen is not None:
-            raise self._unseen
 
     # For the RequestView
 

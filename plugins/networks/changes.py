@@ -9,7 +9,7 @@ from plugin_sdk.containers import ContainerRecord, EndpointConfig
 from plugin_sdk.network import EndpointRecord
 from plugins.networks import modes
 from plugins.networks.base import Base, name_of, with_endpoint
-from plugins.networks.gateways import move_gateway
+from plugins.networks.gwbridge import settle_gateway
 from plugins.networks.modes import parse_mode
 from plugins.networks.records import Attachment, StoredNetwork
 from plugins.networks.surroundings import Surroundings
@@ -83,7 +83,7 @@ class Changes:
                 await base.attachments.save(attachment)
                 endpoint = await base.plugger.join(network, endpoint, Path(attachment.Sandbox))
                 attachment = with_endpoint(attachment, endpoint)
-                attachment = await move_gateway(base, container, attachment)
+                attachment = await settle_gateway(base, container, attachment)
                 await self._surroundings.added(container, attachment, endpoint)
             except BaseException:
                 await base.plugger.let_go(network, endpoint)
@@ -115,7 +115,7 @@ class Changes:
         attachment = attachment.model_copy(update={"Endpoints": left})
         if attachment.Sandbox:
             if endpoint.DefaultRoute:
-                attachment = await move_gateway(base, container, attachment, ports_of=endpoint)
+                attachment = await settle_gateway(base, container, attachment, ports_of=endpoint)
             await self._surroundings.removed(container, attachment, endpoint)
         base.announce("disconnected", network, endpoint)
         return attachment

@@ -10,7 +10,7 @@ from plugin_sdk.network import IpamDriver, NetworkDriver, NetworkRecord
 
 T = TypeVar("T")
 
-PATIENCE = 30.0
+PATIENCE = 20.0
 """Seconds that a call waits for a driver whose networks are just being brought in step with it."""
 
 
@@ -18,12 +18,14 @@ class Finder:
     """Finds drivers; whoever wants one whose networks are just being restored waits for that.
 
     Attributes:
-        settling: driver name to the work that brings it and its networks in step.
+        settling: driver name to the work that brings it and its networks in step; the latest, where one waits for another.
+        settlers: all such work; it waits for none.
     """
 
     def __init__(self, ctx: PluginContext) -> None:
         self._ctx = ctx
         self.settling: dict[str, asyncio.Task[None]] = {}
+        self.settlers: set[asyncio.Task[None]] = set()
 
     async def network(self, name: str) -> NetworkDriver:
         """Raises NotFound (`plugin "NAME" not found`)."""
@@ -66,6 +68,6 @@ class Finder:
                     raise NotFound(f'plugin "{name}" not found') from None
                 raise
         work = self.settling.get(self.canonical(contract, name))
-        if work is not None and work is not asyncio.current_task():
+        if work is not None and asyncio.current_task() not in self.settlers:
             await asyncio.wait([work], timeout=PATIENCE)
         return driver

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from plugin_sdk import EngineError, InvalidParameter
 from plugin_sdk.containers import ContainerRecord, Preparation
+from plugin_sdk.managed import ManagedPlugins
 from plugins.networks.base import Base, name_of
 from plugins.networks.records import Attachment
 from plugins.networks.runs import Runs
@@ -55,8 +56,11 @@ class Guests:
 
     async def drop_unclaimed(self) -> None:
         """All guests that could claim what they have had their turn: the others are gone."""
+        managed = self._base.ctx.find(ManagedPlugins)
+        # One that is enabled is being adopted or started anew, and claims or gives back in its own time.
+        coming = {plugin.Id for plugin in managed.list() if plugin.Enabled} if managed is not None else set()
         for attachment in self._base.attachments.all():
-            if attachment.Guest and attachment.ContainerID not in self._claimed:
+            if attachment.Guest and attachment.ContainerID not in self._claimed | coming:
                 name = attachment.ContainerName or attachment.ContainerID[:12]
                 self._base.ctx.log.info("networks lent to %s, which no longer runs, are taken back", name)
                 try:

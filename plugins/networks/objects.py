@@ -15,6 +15,7 @@ from plugin_sdk import (
     NotFound,
     PluginContext,
     PluginRefusal,
+    Unavailable,
     Wire,
 )
 from plugin_sdk.network import IpamConfig, IpamDriver, IpamPool, NetworkDriver, NetworkRecord
@@ -163,8 +164,14 @@ class NetworkObjects:
         self._tell("destroy", network)
 
     async def _let_go(self, network: StoredNetwork, failures: Sequence[Failure]) -> None:
+        if self._finder.local(NetworkDriver, network.Driver):
+            # It goes by names that a later network may have (a bridge's), so that it is not asked again.
+            for failure in failures:
+                self._ctx.log.warning("network %s: %s", network.Name, failure.error)
+            failures = [failure for failure in failures if failure.addresses]
         await self._debts.owe(Debt(Id=network.Id, Network=network), failures)
-        await self._debts.forget_network(network.Id)
+        if not failures:
+            await self._debts.forget_network(network.Id)
         await self._store.delete(network.Id)
 
     def holders(self, network: NetworkRecord) -> Sequence[Holder]:
@@ -255,12 +262,21 @@ class NetworkObjects:
             except BaseException as error:
                 taken = network.IPAM.model_copy(update={"Config": pools})
                 half = network.model_copy(update={"IPAM": taken})
-                # A plugin that refused has made nothing, and complains about a network that it does not know.
-                await self._let_go(half, await self.undo(half, driver=not isinstance(error, PluginRefusal)))
+                await self._abandon(half, error)
                 raise
         if not quiet:
             self._tell("create", ready)
         return ready
+
+    async def _abandon(self, network: StoredNetwork, error: BaseException) -> None:
+        """Undo what was made when this error came."""
+        # A plugin that refused has made nothing, and complains about a network that it does not know.
+        refused = isinstance(error, PluginRefusal)
+        if isinstance(error, Unavailable) and not self._finder.local(NetworkDriver, network.Driver):
+            failures = [Failure(False, error), *await self.undo(network, driver=False)]
+        else:
+            failures = await self.undo(network, driver=not refused)
+        await self._let_go(network, failures)
 
     async def _claim(self, network: StoredNetwork) -> None:
         try:

@@ -67,7 +67,10 @@ class Plugger:
             return await driver.create_endpoint(network, endpoint)
         except BaseException as error:
             # A plugin that refused has made nothing, and complains about an endpoint that it does not know.
-            await self.give_back(network, endpoint, driver_too=reached and not isinstance(error, PluginRefusal))
+            made = reached and not isinstance(error, PluginRefusal)
+            local = self._finder.local(NetworkDriver, network.Driver)
+            silent = error if isinstance(error, Unavailable) and not local else None
+            await self.give_back(network, endpoint, driver_too=made, silent=silent)
             raise
 
     async def join(self, network: NetworkRecord, endpoint: EndpointRecord, sandbox: Path) -> EndpointRecord:
@@ -79,7 +82,8 @@ class Plugger:
         driver = await self.driver(network)
         info = await driver.join(network, endpoint, sandbox, endpoint.Interface)
         if driver.capabilities().gateway_at_join:
-            endpoint = endpoint.model_copy(update={"Gateway": info.gateway, "IPv6Gateway": info.gateway6})
+            told = {"Gateway": info.gateway, "IPv6Gateway": info.gateway6}
+            endpoint = endpoint.model_copy(update={**told, "WantsGateway": wants_gateway(network, info)})
         if info.src_name:
             endpoint = await self._place(network, endpoint, sandbox, info)
         elif info.routes:
@@ -171,10 +175,24 @@ class Plugger:
             failures += await self._release_addresses(debt.Network, gone)
         return failures
 
-    async def give_back(self, network: StoredNetwork, endpoint: EndpointRecord, *, driver_too: bool = True) -> None:
-        """Undo a `reserve` that failed, or whose endpoint was never plugged in; failures are treated as in `let_go`."""
+    async def give_back(
+        self,
+        network: StoredNetwork,
+        endpoint: EndpointRecord,
+        *,
+        driver_too: bool = True,
+        silent: Unavailable | None = None,
+    ) -> None:
+        """Undo a `reserve` that failed, or whose endpoint was never plugged in; failures are treated as in `let_go`.
+
+        Args:
+            driver_too: the network driver may know the endpoint.
+            silent: why it is not asked now, but later.
+        """
         failures: list[Failure] = []
-        if driver_too:
+        if driver_too and silent is not None:
+            failures.append(Failure(False, silent))
+        elif driver_too:
             try:
                 await (await self.driver(network)).delete_endpoint(network, endpoint)
             except EngineError as error:
@@ -250,6 +268,12 @@ class Plugger:
                 except EngineError as error:
                     failures.append(Failure(True, error, text))
         return failures
+
+
+def wants_gateway(network: NetworkRecord, info: JoinInfo) -> bool:
+    """Whether a sandbox that was joined so is to get a gateway of the engine's, unless another network gives one."""
+    routed = any(ipaddress.ip_network(route.destination, strict=False).prefixlen == 0 for route in info.routes)
+    return not (network.Internal or info.disable_gateway_service or info.gateway or info.gateway6 or routed)
 
 
 def random_mac() -> str:

@@ -7,6 +7,7 @@ that `Join` names into the container and gives it addresses.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -38,8 +39,8 @@ class RemoteNetworkDriver:
 
     remote = True
 
-    def __init__(self, peer: PluginPeer, capabilities: NetworkCapabilities) -> None:
-        self._peer, self._capabilities = peer, capabilities
+    def __init__(self, peer: PluginPeer, capabilities: NetworkCapabilities, log: logging.Logger) -> None:
+        self._peer, self._capabilities, self._log = peer, capabilities, log
 
     def capabilities(self) -> NetworkCapabilities:
         """What the plugin said when it was connected."""
@@ -99,14 +100,18 @@ class RemoteNetworkDriver:
         await self._call("Leave", _ids(network, endpoint), wire.Empty, TEARDOWN_DEADLINE)
 
     async def program_external(self, network: NetworkRecord, endpoint: EndpointRecord) -> EndpointRecord:
-        """ProgramExternalConnectivity, and what the plugin has bound. Raises NotSupported for ports that a plugin cannot
-        publish."""
+        """ProgramExternalConnectivity, and what the plugin has bound, as far as anything is known of it."""
         arguments = {**_ids(network, endpoint), "Options": wire.port_options(endpoint)}
         able = await self._call_if_there("ProgramExternalConnectivity", arguments, ENDPOINT_DEADLINE)
         bound = await self._bound(network, endpoint) if endpoint.Ports else None
         if bound is None:
             # Without a word of the plugin's nothing is known of a port that it was to choose.
             bound = [port for port in endpoint.Ports if able and port.HostPort]
+            if not able and endpoint.Ports:
+                name = endpoint.ContainerName
+                self._log.warning(
+                    "plugin %s publishes no ports: those of container %s stay closed", self._peer.name, name
+                )
         return endpoint.model_copy(update={"Ports": bound})
 
     async def revoke_external(self, network: NetworkRecord, endpoint: EndpointRecord) -> None:
@@ -168,6 +173,7 @@ class NetworkAdapter(InterfaceAdapter):
         driver = RemoteNetworkDriver(
             peer,
             NetworkCapabilities(told.Scope, connectivity, gateway_at_join=True, checks_gateways=told.GwAllocChecker),
+            self._ctx.log,
         )
         self._known[peer.name] = driver
         self._ctx.spawn(self._tell(driver, peer.name), name=f"tell plugin {peer.name} of this node")

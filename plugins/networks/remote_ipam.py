@@ -7,6 +7,7 @@ IPAM driver sends. Failures come in a field `Error`, which the peer knows.
 from __future__ import annotations
 
 import ipaddress
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -60,8 +61,8 @@ class RemoteIpam:
 
     remote = True
 
-    def __init__(self, peer: PluginPeer, capabilities: Capabilities) -> None:
-        self._peer = peer
+    def __init__(self, peer: PluginPeer, capabilities: Capabilities, log: logging.Logger) -> None:
+        self._peer, self._log = peer, log
         self.requires_mac = capabilities.RequiresMACAddress
         self.requires_replay = capabilities.RequiresRequestReplay
         self._spaces: AddressSpaces | None = None
@@ -142,9 +143,9 @@ class RemoteIpam:
     async def _undo(self, release: Any) -> None:
         try:
             await release
-        except EngineError:
-            # The plugin's mistake is what the user hears of; it has kept what it gave by mistake.
-            return
+        except EngineError as error:
+            # What the user hears of is the plugin's first mistake.
+            self._log.warning("what plugin %s gave by mistake it has not taken back: %s", self._peer.name, error)
 
     async def _call(
         self, method: str, arguments: Mapping[str, Any] | None, reply: type[Any], deadline: float = CALL_DEADLINE
@@ -174,7 +175,7 @@ class IpamAdapter(InterfaceAdapter):
         except PluginRefusal as error:
             self._ctx.log.warning("plugin %s is used without IPAM capabilities: %s", peer.name, error)
         self._arrived(peer.name)
-        return [DriverSpec(IpamDriver, peer.name, RemoteIpam(peer, capabilities))]
+        return [DriverSpec(IpamDriver, peer.name, RemoteIpam(peer, capabilities, self._ctx.log))]
 
     async def disconnect(self, peer: PluginPeer) -> None:
         """Nothing is held."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Sequence
 from typing import Any
 
 from plugin_sdk import PluginError, Wire
@@ -253,8 +252,3 @@ def _published(port: PublishedPort) -> dict[str, Any]:
     end = port.HostPortEnd or port.HostPort
     bound = {"HostIP": port.HostIp, "HostPort": port.HostPort, "HostPortEnd": end}
     return {"Proto": _PROTOCOLS[port.Proto], "IP": "", "Port": port.Port, **bound}
-
-
-def describe(ports: Sequence[PublishedPort]) -> str:
-    """For people: "8080->80/tcp, ..."."""
-    return ", ".join(f"{port.HostPort or '*'}->{port.Port}/{port.Proto}" for port in ports)

@@ -31,6 +31,7 @@ class Restorer:
         """At the daemon's start: the drivers that are there now; the others in the background."""
         base = self._base
         await base.objects.settle_half_made()
+        sought: set[str] = set()
         names = {name for network in self._networks() for name in _drivers(network)}
         for kind, restore in ((IpamDriver, self._ipam), (NetworkDriver, self._network)):
             registered = base.ctx.drivers.all(kind) if kind is NetworkDriver else {}
@@ -41,7 +42,8 @@ class Restorer:
                     continue
                 elif base.finder.present(kind, name) is not None:
                     self.arrived(kind, name)
-                else:
+                elif name not in sought:
+                    sought.add(name)
                     base.ctx.spawn(self._seek(kind, name), name=f"wait for the plugin {name}")
         base.debts.restore()
 
@@ -54,6 +56,7 @@ class Restorer:
             return
         task = base.ctx.spawn(self._settle(kind, name, before), name=f"networks of {name}")
         base.finder.settling[name] = task
+        base.finder.settlers.add(task)
         task.add_done_callback(lambda _: self._settled(name, task))
 
     def left(self, name: str) -> None:
@@ -63,6 +66,7 @@ class Restorer:
             task.cancel()
 
     def _settled(self, name: str, task: asyncio.Task[None]) -> None:
+        self._base.finder.settlers.discard(task)
         if self._base.finder.settling.get(name) is task:
             del self._base.finder.settling[name]
 

@@ -9,7 +9,7 @@ from plugin_sdk.containers import ContainerRecord, Containers, EndpointConfig, P
 from plugin_sdk.network import EndpointRecord
 from plugins.networks import hosts, modes
 from plugins.networks.base import Base, name_of, with_endpoint
-from plugins.networks.gateways import move_gateway
+from plugins.networks.gwbridge import settle_gateway
 from plugins.networks.links import link_environment, resolve_links
 from plugins.networks.modes import Mode, parse_mode
 from plugins.networks.plugging import choose_gateway
@@ -84,12 +84,7 @@ class Runs:
             )
             plan, attachment = await self._entered(container, attachment, plan, entered)
         except BaseException:
-            # A choice of the gateway that failed has left its endpoint marked.
-            latest = {endpoint.Id: endpoint for endpoint in attachment.Endpoints} | entered
-            if (known := base.attachments.get(container.Id)) is not None:
-                latest |= {endpoint.Id: endpoint for endpoint in known.Endpoints if endpoint.DefaultRoute}
-            plan = [(network, latest.get(endpoint.Id, endpoint)) for network, endpoint in plan]
-            await self._undo(attachment, plan, sandbox)
+            await self._undo(attachment, self._latest(container.Id, plan, entered), sandbox)
             raise
         preparation.netns = sandbox
         preparation.env += link_environment(name_of(container), links)
@@ -98,6 +93,16 @@ class Runs:
             base.discovery.names.add(endpoint)
             base.tell("connect", network, container.Id)
             base.announce("connected", network, endpoint)
+
+    def _latest(self, container_id: str, plan: Plan, entered: dict[str, EndpointRecord]) -> Plan:
+        """What is to be undone of a start: the choice of the gateway may have marked an endpoint, or added one."""
+        base = self._base
+        known = base.attachments.get(container_id)
+        latest = {endpoint.Id: endpoint for _, endpoint in plan} | entered
+        latest |= {endpoint.Id: endpoint for endpoint in known.Endpoints if endpoint.DefaultRoute} if known else {}
+        by_id = {network.Id: network for network, _ in plan}
+        networks = [by_id.get(e.NetworkID) or base.objects.find(e.NetworkID) for e in latest.values()]
+        return [(network, e) for network, e in zip(networks, latest.values(), strict=True) if network is not None]
 
     async def _reserve_all(self, container: ContainerRecord, attachment: Attachment) -> Plan:
         """An endpoint with addresses on each network that is wanted."""
@@ -164,10 +169,10 @@ class Runs:
         for endpoint in entered.values():
             attachment = with_endpoint(attachment, endpoint)
         if not any(endpoint.DefaultRoute for endpoint in attachment.Endpoints) and attachment.Sandbox:
-            attachment = await move_gateway(base, container, attachment)
+            attachment = await settle_gateway(base, container, attachment)
         if attachment != before:
             await base.attachments.save(attachment)
-        return list(zip([network for network, _ in plan], attachment.Endpoints, strict=True)), attachment
+        return [(base.objects.get(endpoint.NetworkID), endpoint) for endpoint in attachment.Endpoints], attachment
 
     async def _undo(self, attachment: Attachment, plan: Plan, sandbox: Path | None) -> None:
         base = self._base

@@ -165,7 +165,7 @@ def _power_cut(root: Path, pids: list[int]) -> None:
     import shutil
     import subprocess
 
-    from harness import leftovers
+    from plugin_sdk.testing.engine import leftovers
 
     for pid, command in leftovers.processes(root, None).items():
         if "conmon" in command:

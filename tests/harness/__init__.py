@@ -4,10 +4,10 @@
 """
 
 from harness.engine import Client, CommandFailed, Engine, External, Reply
-from harness.leftovers import census
 from harness.oldstyle import OldStylePlugin, Raw, Refusal
 from harness.registry import Registry, TokenAuth
 from plugin_sdk.testing.engine import Terminal, eventually
+from plugin_sdk.testing.engine.leftovers import census
 
 __all__ = [
     "Client",

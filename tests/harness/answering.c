@@ -1,5 +1,6 @@
 /* A managed plugin for tests, static so that its rootfs holds nothing else. It listens on /run/docker/plugins/p.sock,
- * writes the first line of every request to stdout, and answers {"Allow": true}, or false when the request holds "denyme".
+ * writes the first line of every request to stdout, and answers {"Allow": true, "Scope": "local"} (which is good for authz and for a
+ * network that needs nothing), or a denial when the request holds "denyme".
  * At MetricsCollector.StartMetrics it writes what it finds on /run/docker/metrics.sock. */
 #include <signal.h>
 #include <stdio.h>
@@ -61,7 +62,7 @@ int main(void) {
         }
         if (end) {
             int allow = !strstr(request, "denyme");
-            const char *body = allow ? "{\"Allow\": true}" : "{\"Allow\": false, \"Msg\": \"the managed plugin objects\"}";
+            const char *body = allow ? "{\"Allow\": true, \"Scope\": \"local\"}" : "{\"Allow\": false, \"Msg\": \"the managed plugin objects\"}";
             dprintf(fd, "HTTP/1.1 200 OK\r\nContent-Length: %zu\r\nConnection: close\r\n\r\n%s", strlen(body), body);
             printf("%.*s\n", (int)strcspn(request, "\r"), request);
             if (strstr(request, "StartMetrics")) read_metrics();

@@ -212,6 +212,24 @@ def test_a_reply_can_be_denied(guarded: Callable[..., Engine], guards: Guards) -
     guard.answers[RESPONSE] = allow
 
 
+def test_a_connection_that_is_taken_over_is_denied_before_it_begins(
+    guarded: Callable[..., Engine], guards: Guards, busybox_tar: Path
+) -> None:
+    engine = guarded("guard")
+    guard = guards.plugins["guard"]
+    engine.docker("import", "--change", 'CMD ["sh"]', busybox_tar, "busybox:latest", timeout=60)
+    engine.docker("run", "-d", "--name", "one", "--network", "none", "busybox", "sleep", "60")
+    guard.answers[RESPONSE] = lambda told: {"Allow": not told["RequestUri"].endswith("/start"), "Msg": "no exec"}
+    refused = engine.docker("exec", "one", "touch", "/ran", check=False)
+    assert refused.returncode != 0
+    assert "received 403" in refused.stderr
+    guard.answers[RESPONSE] = lambda told: {"Allow": "/logs" not in told["RequestUri"], "Msg": "no logs"}
+    assert "no logs" in engine.docker("logs", "-f", "one", check=False).stderr
+    guard.answers[RESPONSE] = allow
+    assert engine.docker("exec", "one", "ls", "/ran", check=False).returncode != 0, "it never ran"
+    assert engine.docker("exec", "one", "echo", "ok").stdout == "ok\n"
+
+
 def test_a_chain_asks_in_order_and_all_must_allow(guarded: Callable[..., Engine], guards: Guards) -> None:
     engine = guarded("one", "two")
     one, two = guards.plugins["one"], guards.plugins["two"]

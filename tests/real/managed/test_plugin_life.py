@@ -190,3 +190,13 @@ def test_exec_in_a_plugin(engine: Client, tmp_path: Path) -> None:
     off = engine.engine("plugin", "exec", name, "true", check=False)
     assert off.returncode == 1 and "not running" in off.stderr
     engine.docker("plugin", "rm", name)
+
+
+def test_its_last_words_are_in_the_daemons_log(own_engine: Callable[..., Engine], tmp_path: Path) -> None:
+    engine = own_engine(image=False)
+    text = "trap 'echo level=warn msg=farewell; exit 0' TERM; echo hello; while :; do busybox sleep 0.1; done"
+    engine.docker("plugin", "create", "talker", script(tmp_path, text))
+    engine.docker("plugin", "enable", "talker")
+    engine.docker("plugin", "disable", "talker")
+    said = [line for line in engine.log().splitlines() if "logger=engine.plugin" in line]
+    assert ["hello" in said[0], "farewell" in said[-1], "level=warning" in said[-1]] == [True] * 3, said

@@ -89,13 +89,15 @@ def test_authz_plugin_refuses(own_engine: Callable[..., Engine], built: Built) -
     engine.stop()
     engine.flags.append("--authorization-plugin=guard")
     engine.start()
-    engine.docker("volume", "create", "precious")
+    # The API answers before managed plugins are up again, and until then nothing passes.
+    eventually(lambda: engine.docker("volume", "create", "precious", check=False).returncode == 0, timeout=15)
     refused = engine.docker("volume", "rm", "precious", check=False)
     assert "guard" in refused.stderr and "you may not DELETE /volumes/precious" in refused.stderr
     assert "precious" in engine.docker("volume", "ls").stdout
     engine.stop()
     engine.flags.remove("--authorization-plugin=guard")
     engine.start()
+    engine.docker("plugin", "rm", "-f", "guard")
 
 
 def test_metrics_plugin_collects(engine: Client, enabled: Enabled) -> None:
@@ -129,6 +131,30 @@ def listing(folder: Path) -> list[tuple[str, int, int, float]]:
         size = 0 if path.is_dir() else status.st_size
         found.append((str(path.relative_to(folder)), status.st_mode, size, status.st_mtime))
     return found
+
+
+def test_dependencies_come_from_this_environment(engine: Client, tmp_path: Path) -> None:
+    create("acme-volume", "volume", tmp_path / "project", managed=True)
+    settings = tmp_path / "project/pyproject.toml"
+    settings.write_text(
+        settings.read_text().replace(
+            "dependencies = []", 'dependencies = ["engine", "orjson>=3", "tomli; python_version < \'3\'"]'
+        )
+    )
+    driver = tmp_path / "project/acme_volume/driver.py"
+    driver.write_text(driver.read_text().replace("import os\n", "import os\nimport orjson\n"))
+    engine.engine("plugin", "build", tmp_path / "project", timeout=300)
+    library = tmp_path / "project/build/rootfs/plugin/lib"
+    assert (library / "orjson/__init__.py").exists()
+    assert not (library / "fastapi").exists(), "of the engine itself only the SDK goes along"
+    engine.engine("plugin", "build", tmp_path / "project", timeout=300)
+    assert not (library / "build").exists(), "what was built before is replaced, and not taken along"
+    config = json.loads((tmp_path / "project/build/config.json").read_text())
+    assert config["interface"]["types"] == ["docker.volumedriver/1.0"]
+    settings.write_text(settings.read_text().replace("orjson>=3", "no-such-distribution-of-anybody>=9"))
+    failed = engine.engine("plugin", "build", tmp_path / "project", check=False, timeout=300)
+    assert failed.returncode == 1 and "no-such-distribution-of-anybody" in failed.stderr
+    assert (library / "orjson/__init__.py").exists(), "a build that fails leaves the last one"
 
 
 def test_the_root_file_system_needs_nothing_else(engine: Client, built: Built, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import random
@@ -152,6 +153,16 @@ def test_a_client_that_leaves_half_way_through_its_body(running: Any) -> None:
     assert bodies.seen == []
     assert "uploaded" not in running.seen
     assert parse(running.ask(get("/small")))[0] == 200
+
+
+def test_a_client_that_leaves_behind_its_request_still_has_it_done(running: Any) -> None:
+    async def slow(view: RequestView) -> None:
+        await asyncio.sleep(0.1)
+
+    running.inspect = slow
+    with running.connect() as client:
+        client.sendall(post("/work", "Content-Length: 0\r\n"))
+    running.wait_for("work done")
 
 
 @pytest.mark.parametrize(
