@@ -81,7 +81,11 @@ class LogDriver(Protocol):
         """`LogPath` of inspect; "" without a file."""
 
     async def open(self, info: LogInfo) -> LogSink:
-        """Begin or, after a restart, go on."""
+        """Begin or, after a restart, go on.
+
+        Called when a container starts: an EngineError other than Unavailable and PluginError refuses that start. With
+        those two the container starts, its output is buffered, and the opening is tried again.
+        """
 
     def read(self, info: LogInfo, query: LogQuery) -> AsyncIterator[Sequence[LogEntry]]:
         """Entries in order, in batches, from what was written; ends at the end (following is the caller's work).
