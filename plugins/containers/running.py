@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from plugin_sdk import Conflict, EngineError, NotFound, NotModified, Unavailable
 from plugin_sdk.containers import ContainerRecord, ContainerStatus, Preparation
+from plugin_sdk.network import Networks
 from plugin_sdk.runtime import Launch, OciSpec, Running
 from plugin_sdk.times import format_ns
-from plugin_sdk.volumes import VolumeDriver
+from plugin_sdk.volumes import VolumeDriver, Volumes
 
 from . import ending, restart
 from .store import with_state
@@ -98,6 +99,7 @@ async def _launch(service: ContainerService, record: ContainerRecord) -> tuple[R
         rootfs = await service.storage_of(record).mount(record.Id)
         preparation = Preparation(bundle, rootfs)
         await ctx.hooks.all("engine_container_prepare", container=record, preparation=preparation)
+        _check_isolated(service, record, preparation)
         live.files = {m.destination: m.source for m in preparation.mounts if m.destination in _FILES}
         spec: OciSpec = await runtime.spec(record, preparation)
         ctx.hooks.sync("engine_oci_spec", container=record, spec=spec)
@@ -119,6 +121,20 @@ async def _launch(service: ContainerService, record: ContainerRecord) -> tuple[R
         began = time.time_ns()
         await runtime.start(record.Id)
     return running, began
+
+
+def _check_isolated(service: ContainerService, record: ContainerRecord, preparation: Preparation) -> None:
+    """What nobody has prepared must not silently become the host's. Raises Unavailable, naming what is missing."""
+    mode = record.HostConfig.NetworkMode
+    if preparation.netns is None and mode != "host" and service.ctx.find(Networks) is None:
+        raise Unavailable(
+            f"--network {mode or 'default'}: no enabled plugin provides Networks, and the container would have the host's;"
+            " enable one, or choose --network host"
+        )
+    if (record.HostConfig.Binds or record.HostConfig.Mounts) and service.ctx.find(Volumes) is None:
+        raise Unavailable(
+            "no enabled plugin provides Volumes, and the container's mounts would be left out; enable one"
+        )
 
 
 def _console(record: ContainerRecord) -> tuple[int, int]:

@@ -16,6 +16,7 @@ from kernel.state import Store
 from plugin_sdk import Conflict, NotFound
 from plugin_sdk.containers import ContainerConfig, ContainerCreate, ContainerRecord
 from plugin_sdk.images import Image, ImageStore
+from plugin_sdk.network import Networks
 from plugin_sdk.runtime import Exit, Launch, Running, Runtime, Runtimes
 from plugin_sdk.storage import Storage
 from plugins.containers.service import ContainerService
@@ -192,6 +193,22 @@ class StubExecs:
         return []
 
 
+class StubNetworks:
+    """Nobody is plugged in."""
+
+    def endpoints(self, container_id: str) -> tuple[Any, ...]:
+        return ()
+
+    def sandbox(self, container_id: str) -> None:
+        return None
+
+    def list(self) -> tuple[Any, ...]:
+        return ()
+
+    def get(self, ref: str) -> Any:
+        raise NotFound(f"network {ref} not found")
+
+
 class StubContext:
     """What the plugin sees of the engine."""
 
@@ -212,7 +229,7 @@ class StubContext:
         return {ImageStore: self.images, Storage: self.storage, Runtimes: StubRuntimes()}[contract]
 
     def find(self, contract: Any) -> Any:
-        return None
+        return StubNetworks() if contract is Networks else None
 
     def spawn(self, work: Any, *, name: str) -> asyncio.Task[Any]:
         task = asyncio.create_task(work, name=name)
