@@ -239,7 +239,7 @@ class Plugger:
     ) -> tuple[str, str]:
         """(CIDR, gateway) from the first pool that has one; ("", "") for a network without pools of that version."""
         ipam = await self.ipam(network)
-        full: Unavailable | None = None
+        full: Unavailable | PluginRefusal | None = None
         for pool in network.IPAM.Config:
             if not pool.PoolID or (pool.Subnet and net_version(pool.Subnet) != version):
                 continue
@@ -249,8 +249,11 @@ class Plugger:
                 return await ipam.request_address(pool.PoolID, asked, options), pool.Gateway
             except DeadlineExceeded:
                 raise
-            except Unavailable as error:
+            except (Unavailable, PluginRefusal) as error:
+                # Plugins on a socket have no way to say why: their refusal may mean that this pool is full.
                 full = error
+        if isinstance(full, PluginRefusal):
+            raise full
         if full is not None:
             raise Unavailable(
                 f"no available IPv{version} addresses on this network's address pools: {network.Name} ({network.Id})"
