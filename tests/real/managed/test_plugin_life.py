@@ -40,7 +40,8 @@ def script(folder: Path, text: str, **config: Any) -> Path:
     assert busybox
     shutil.copy(busybox, rootfs / "bin/busybox")
     (rootfs / "bin/sh").symlink_to("busybox")
-    (rootfs / "plugin").write_text("#!/bin/sh\n" + text)
+    # A first process that handles no SIGTERM would have to be killed after ten seconds.
+    (rootfs / "plugin").write_text("#!/bin/sh\ntrap 'exit 0' TERM\n" + text)
     (rootfs / "plugin").chmod(0o755)
     base = {"description": "script", "entrypoint": ["/plugin"], "interface": {"types": [], "socket": ""}}
     (folder / "config.json").write_text(json.dumps({**base, **config}))
@@ -82,7 +83,9 @@ def test_killed_it_is_started_again(engine: Client, plugin: str) -> None:
 def test_one_that_never_listens_says_why_and_leaves_nothing(engine: Client, tmp_path: Path) -> None:
     types = {"types": ["docker.volumedriver/1.0"], "socket": "p.sock"}
     name = engine.name()
-    engine.docker("plugin", "create", name, script(tmp_path, "echo waiting for a server; sleep 60", interface=types))
+    engine.docker(
+        "plugin", "create", name, script(tmp_path, "echo waiting for a server; sleep 60 & wait", interface=types)
+    )
     began = time.monotonic()
     refused = engine.docker("plugin", "enable", "--timeout", "1", name, check=False)
     assert time.monotonic() - began < 30
@@ -101,7 +104,7 @@ def test_one_that_ends_tells_its_exit_code_and_last_output(engine: Client, tmp_p
 
 
 def test_secrets_are_files_and_never_shown(engine: Client, tmp_path: Path) -> None:
-    text = 'echo "token $(busybox cat /run/secrets/token) key $KEY user $(busybox id -u)"; busybox sleep 1000'
+    text = 'echo "token $(busybox cat /run/secrets/token) key $KEY user $(busybox id -u)"; busybox sleep 1000 & wait'
     config = {
         "secrets": [{"name": "token"}],
         "env": [{"name": "KEY", "settable": ["value"], "secret": True}],
@@ -119,7 +122,7 @@ def test_secrets_are_files_and_never_shown(engine: Client, tmp_path: Path) -> No
 
 
 def test_network_bridge_is_a_real_network(engine: Client, tmp_path: Path) -> None:
-    text = "busybox ip -o -4 addr show eth0; busybox cat /etc/resolv.conf; busybox sleep 1000"
+    text = "busybox ip -o -4 addr show eth0; busybox cat /etc/resolv.conf; busybox sleep 1000 & wait"
     name = engine.name()
     engine.docker("plugin", "create", name, script(tmp_path, text, network={"type": "bridge"}))
     engine.docker("plugin", "enable", name)
@@ -176,7 +179,7 @@ def test_hostile_archives_touch_nothing_outside(engine: Client, built: Path, tmp
 
 def test_exec_in_a_plugin(engine: Client, tmp_path: Path) -> None:
     name = engine.name()
-    engine.docker("plugin", "create", name, script(tmp_path, "busybox sleep 1000"))
+    engine.docker("plugin", "create", name, script(tmp_path, "busybox sleep 1000 & wait"))
     engine.docker("plugin", "enable", name)
     done = engine.engine(
         "plugin", "exec", "-e", "A=b", name, "sh", "-c", "echo out $A; echo err >&2; exit 7", check=False
