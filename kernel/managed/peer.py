@@ -341,15 +341,13 @@ class Peer:
             raise self._failed(
                 PluginError(self.name, "a path", f"answered {path!r:.200}, where an absolute path was due")
             )
-        return await asyncio.to_thread(self._host_path, path)
+        rootfs = self._places.rootfs
+        return path if rootfs is None else await asyncio.to_thread(self._host_path, rootfs, path)
 
-    def _host_path(self, path: str) -> str:
+    def _host_path(self, root: Path, path: str) -> str:
         from kernel.rootfs import resolve_in_root
 
-        places = self._places
-        if places.rootfs is None:
-            return path
-        root, rest = places.rootfs, path
+        places, rest = self._places, path
         if places.propagated is not None:
             inside, folder = places.propagated
             if path == inside or path.startswith(inside.rstrip("/") + "/"):
