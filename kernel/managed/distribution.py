@@ -104,15 +104,20 @@ class Distribution:
         return Offer(reference, raw, told, [_blob(blob) for blob in blobs], top.digest)
 
     async def fetch(self, offer: Offer, credentials: Credentials, report: Report) -> list[PluginLayer]:
-        """Its layers, downloaded, checked and applied. A failure leaves at most layers that are swept later."""
+        """Its layers, downloaded, checked and applied. A failure leaves nothing behind."""
         repository = self.repository(offer.reference, credentials)
         stack: list[PluginLayer] = []
         try:
             for digest, size in offer.blobs:
                 layer = await self._layer(repository, digest, size, stack, report)
                 stack.append(layer.model_copy(update={"Digest": digest, "Size": size}))
+        except BaseException:
+            await asyncio.shield(self._layers.drop(stack, self._records.list()))
+            raise
         finally:
             await repository.close()
+        await report({"status": f"Digest: {offer.digest}"})
+        await report({"status": f"Status: Downloaded newer image for {offer.reference.familiar}"})
         return stack
 
     async def _layer(

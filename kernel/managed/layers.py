@@ -74,18 +74,24 @@ class Layers:
         self, driver_name: str, writable: str, layers: Sequence[PluginLayer], others: Iterable[ManagedPlugin]
     ) -> None:
         """See `remove`."""
+        try:
+            await self.driver(driver_name).remove(writable)
+        except EngineError as error:
+            log.warning("the writable layer %s is not removed: %s", writable, error)
+        await self.drop(layers, others, driver_name)
+
+    async def drop(self, layers: Sequence[PluginLayer], others: Iterable[ManagedPlugin], driver_name: str = "") -> None:
+        """Read-only layers that neither these plugins nor an image needs, the topmost first. Failures are logged."""
         needed = {layer.ChainID for other in others for layer in other.Layers}
         try:
-            driver = self.driver(driver_name)
-            await driver.remove(writable)
             for layer in reversed(layers):
                 if layer.ChainID in needed or self._held(layer.ChainID):
-                    break
-                await driver.remove_layer(layer.ChainID)
+                    return
+                await self.driver(driver_name).remove_layer(layer.ChainID)
         except Conflict:
             return  # another layer lies on it: its owner's affair
         except EngineError as error:
-            log.warning("the layers of %s are not removed: %s", writable, error)
+            log.warning("layers of a plugin are not removed: %s", error)
 
     def _held(self, chain_id: str) -> bool:
         answers = self._hooks.sync("engine_holders", kind="layer", key=chain_id)

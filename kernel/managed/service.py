@@ -189,8 +189,6 @@ class ManagedService:
             PluginReference=offer.reference.familiar,
             ManifestDigest=offer.digest,
         )
-        await report({"status": f"Digest: {offer.digest}"})
-        await report({"status": f"Status: Downloaded newer image for {offer.reference.familiar}"})
         return self._told("pull", plugin)
 
     async def push(self, ref: str, credentials: Credentials, report: Report) -> None:
@@ -208,14 +206,12 @@ class ManagedService:
         offer = await self._distribution.look(reference or plugin.PluginReference, credentials)
         privileges.check(privileges.of(offer.config), granted)
         stack = await self._distribution.fetch(offer, credentials, report)
-        raw = offer.raw
         supervisor = self._supervisor(plugin)
         async with supervisor.lock:
             upgraded = await upgrading.upgrade(
                 upgrading.Bench(self._records, self._layers, supervisor),
                 self._records.stored(plugin.Id),
                 offer,
-                raw,
                 stack,
                 in_use=self._used_by_running(plugin),
             )

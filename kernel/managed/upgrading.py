@@ -34,7 +34,7 @@ class Bench:
 
 
 async def upgrade(
-    bench: Bench, plugin: ManagedPlugin, offer: Offer, raw: bytes, stack: list[PluginLayer], *, in_use: Sequence[str]
+    bench: Bench, plugin: ManagedPlugin, offer: Offer, stack: list[PluginLayer], *, in_use: Sequence[str]
 ) -> ManagedPlugin:
     """Its lock is held. Gives the new record.
 
@@ -42,6 +42,7 @@ async def upgrade(
         Conflict: running containers use it. EngineError: the new version does not get ready; the old one is back.
     """
     if in_use:
+        await bench.layers.drop(stack, bench.records.list())
         raise Conflict(f"plugin {plugin.Name} is in use: {', '.join(in_use)}")
     writable = f"{PREFIX}{plugin.Id}-{secrets.token_hex(4)}"
     await bench.layers.create(writable, stack)
@@ -68,7 +69,7 @@ async def upgrade(
         if isinstance(error, EngineError):
             raise type(error)(f"the upgrade was undone: {error}") from error
         raise
-    await asyncio.to_thread((bench.records.folder / plugin.Id / _CONFIG).write_bytes, raw)
+    await asyncio.to_thread((bench.records.folder / plugin.Id / _CONFIG).write_bytes, offer.raw)
     done = await bench.records.put(changed.model_copy(update={"Before": {}}))
     await bench.layers.discard(plugin.Driver, plugin.Writable, plugin.Layers, bench.records.list())
     return done

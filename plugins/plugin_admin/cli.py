@@ -82,6 +82,10 @@ def list_plugins(client: Client, everything: bool, quiet: bool) -> None:
             (item["Name"], "in-process", item["State"], item["Reason"] or item["LastError"] or item["Description"])
             for item in client.call("GET", "/engine/plugins")
         ]
+        rows += [
+            (item["Name"], "old-style", "used" if item["Address"] else "unused", item["LastError"] or item["Address"])
+            for item in client.call("GET", "/engine/old-style")
+        ]
     if quiet:
         for row in rows:
             click.echo(row[0])
@@ -195,6 +199,7 @@ def upgrade(client: Client, name: str, remote: str, everything: bool) -> None:
         "POST", f"/plugins/{quote(name)}/upgrade?remote={quote(remote, safe='')}", granted, _JSON
     ):
         click.echo(line)
+    click.echo(f"Upgraded plugin {name} to {remote}")
 
 
 @plugin.command("push")

@@ -40,8 +40,7 @@ def add(routes: APIRouter, ctx: PluginContext) -> None:
         granted, auth = shapes.privileges(await read(request)), credentials(request)
 
         async def work(report: Report) -> None:
-            plugin = await store.upgrade(name, remote, granted, auth, report)
-            await report({"status": f"Upgraded {plugin.Name} to {plugin.PluginReference}"})
+            await store.upgrade(name, remote, granted, auth, report)
 
         return progress(work)
 

@@ -76,7 +76,7 @@ def test_upgrade_keeps_settings_and_rolls_back(engine: Client, built: Path, tmp_
             engine.docker("plugin", "rm", f"{base}:{tag}")
         engine.docker("plugin", "install", "--alias", base, "--grant-all-permissions", f"{base}:1", "DEBUG=7")
         upgraded = engine.http("POST", f"/plugins/{base}/upgrade?remote={base}:2", b"[]")
-        assert b"Upgraded" in upgraded.body, upgraded.body
+        assert b"Downloaded newer" in upgraded.body and b"error" not in upgraded.body, upgraded.body
         shown = json.loads(engine.docker("plugin", "inspect", base).stdout)[0]
         assert shown["Config"]["Description"] == "the second"
         assert shown["Settings"]["Env"] == ["DEBUG=7"]
@@ -96,3 +96,58 @@ def test_what_cannot_be_installed(engine: Client) -> None:
         )
         assert missing.returncode == 1
         assert "not found" in missing.stderr or "manifest unknown" in missing.stderr
+
+
+def test_by_digest_and_by_dockers_own_upgrade(engine: Client, built: Path, tmp_path: Path) -> None:
+    with Registry(netns=engine.netns) as registry:
+        base = f"{registry.host}/me/{engine.name()}"
+        digests = {}
+        for tag, folder in (("1", built), ("2", privileged(tmp_path / "2", built, description="the second"))):
+            engine.docker("plugin", "create", f"{base}:{tag}", folder)
+            digests[tag] = engine.docker("plugin", "push", f"{base}:{tag}").stdout.split("digest: ")[1].split()[0]
+            engine.docker("plugin", "rm", f"{base}:{tag}")
+        pinned = f"{base}@{digests['1']}"
+        engine.docker("plugin", "install", "--grant-all-permissions", "--alias", "pinned", pinned)
+        assert json.loads(engine.docker("plugin", "inspect", "pinned").stdout)[0]["PluginReference"] == pinned
+        busy = engine.docker("plugin", "upgrade", "--grant-all-permissions", "pinned", f"{base}:2", check=False)
+        assert busy.returncode == 1 and "disabled before upgrading" in busy.stderr
+        engine.docker("plugin", "disable", "pinned")
+        upgrade = ["plugin", "upgrade", "--grant-all-permissions", "--skip-remote-check", "pinned", f"{base}:2"]
+        assert "Upgraded plugin pinned:latest to" in engine.docker(*upgrade).stdout
+        engine.docker("plugin", "enable", "pinned")
+        shown = json.loads(engine.docker("plugin", "inspect", "pinned").stdout)[0]
+        assert shown["Config"]["Description"] == "the second"
+        engine.docker("plugin", "rm", "-f", "pinned")
+
+
+def test_docker_py(engine: Client, built: Path) -> None:
+    with Registry(netns=engine.netns) as registry:
+        name = f"{registry.host}/me/{engine.name()}:1"
+        api = engine.api()
+        plugin = api.plugins.create(name, str(built))
+        assert plugin.enabled is False
+        list(plugin.push())
+        plugin.remove()
+        plugin = api.plugins.install(name)
+        plugin.configure({"DEBUG": "5"})
+        plugin.enable(timeout=20)
+        plugin.reload()
+        assert plugin.enabled and plugin.settings["Env"] == ["DEBUG=5"]
+        plugin.disable()
+        list(plugin.upgrade())
+        plugin.remove(force=True)
+
+
+def test_a_pull_that_is_cut_off_leaves_nothing(engine: Client, built: Path, tmp_path: Path) -> None:
+    with Registry(netns=engine.netns) as registry:
+        name = f"{registry.host}/me/{engine.name()}:1"
+        engine.docker("plugin", "create", name, built)
+        engine.docker("plugin", "push", name)
+        engine.docker("plugin", "rm", name)
+        manifests = list((registry.folder / "data").rglob("data"))
+        largest = max(manifests, key=lambda path: path.stat().st_size)
+        largest.write_bytes(largest.read_bytes()[:-100])
+        before = engine.docker("plugin", "ls", "-q").stdout
+        refused = engine.docker("plugin", "install", "--grant-all-permissions", name, check=False)
+        assert refused.returncode == 1
+        assert engine.docker("plugin", "ls", "-q").stdout == before
