@@ -316,7 +316,7 @@ class Peer:
         return error
 
     def _refused(self, method: str, text: str) -> EngineError:
-        return self._failed(PluginRefusal(self.name, method, text[:ERROR_TEXT]))
+        return PluginRefusal(self.name, method, text[:ERROR_TEXT])
 
     def _missing(self, error: EngineError) -> EngineError:
         self._missed += 1

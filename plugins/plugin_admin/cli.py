@@ -153,6 +153,15 @@ def change(client: Client, name: str, changes: tuple[str, ...]) -> None:
     client.call("POST", f"/plugins/{quote(name)}/set", json.dumps(changes).encode(), _JSON)
 
 
+_untrusted = click.option(
+    "--disable-content-trust",
+    is_flag=True,
+    expose_value=False,
+    hidden=True,
+    help="Accepted for docker's sake: nothing is signed",
+)
+
+
 def _granted(client: Client, remote: str, everything: bool) -> bytes:
     """What the plugin asks for, after the operator's leave."""
     asked = client.call("GET", f"/plugins/privileges?remote={quote(remote, safe='')}")
@@ -171,6 +180,7 @@ def _granted(client: Client, remote: str, everything: bool) -> bytes:
 @click.option("--alias", default="", help="Name on this engine")
 @click.option("--disable", is_flag=True, help="Do not enable it")
 @click.option("--grant-all-permissions", "everything", is_flag=True, help="Grant what it asks for, unasked")
+@_untrusted
 @click.pass_obj
 def install(client: Client, remote: str, changes: tuple[str, ...], alias: str, disable: bool, everything: bool) -> None:
     """Install a plugin from a registry, after showing what it may do."""
@@ -190,6 +200,7 @@ def install(client: Client, remote: str, changes: tuple[str, ...], alias: str, d
 @click.argument("name")
 @click.argument("remote", default="")
 @click.option("--grant-all-permissions", "everything", is_flag=True, help="Grant what it asks for, unasked")
+@_untrusted
 @click.pass_obj
 def upgrade(client: Client, name: str, remote: str, everything: bool) -> None:
     """Replace a plugin by a newer version; it is put back as it was when the new one does not work."""
@@ -204,6 +215,7 @@ def upgrade(client: Client, name: str, remote: str, everything: bool) -> None:
 
 @plugin.command("push")
 @click.argument("name")
+@_untrusted
 @click.pass_obj
 def push(client: Client, name: str) -> None:
     """Push a managed plugin to the registry of its name (without credentials: use `docker plugin push` for those)."""

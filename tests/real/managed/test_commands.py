@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from harness import Client, Registry
+from harness import Client, Engine, OldStylePlugin, Registry
 
 pytestmark = pytest.mark.real
 
@@ -27,3 +28,19 @@ def test_our_own_commands_from_create_to_load(engine: Client, built: Path, tmp_p
         engine.engine("plugin", "rm", name)
         assert engine.engine("plugin", "load", "-i", tmp_path / "saved.tar").stdout.strip() == name
         engine.engine("plugin", "rm", name)
+
+
+def test_old_style_plugins_are_listed(own_engine: Callable[..., Engine]) -> None:
+    engine = own_engine(image=False)
+    answers = {"VolumeDriver.Get": lambda _: {"Err": "no such volume"}, "VolumeDriver.Create": lambda _: {}}
+    with OldStylePlugin(engine.plugin_dir, "flocker", ["VolumeDriver"], answers):
+        assert "unused" in _row(engine, "flocker")
+        engine.docker("volume", "create", "-d", "flocker", "v")
+        row = _row(engine, "flocker")
+        assert "old-style" in row and "flocker.sock" in row
+    engine.docker("volume", "rm", "-f", "v")
+
+
+def _row(engine: Engine, name: str) -> str:
+    rows = engine.engine("plugin", "ls", "--all").stdout.splitlines()
+    return next(row for row in rows if row.startswith(name))

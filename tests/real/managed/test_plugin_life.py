@@ -203,3 +203,45 @@ def test_its_last_words_are_in_the_daemons_log(own_engine: Callable[..., Engine]
     engine.docker("plugin", "disable", "talker")
     said = [line for line in engine.log().splitlines() if "logger=engine.plugin" in line]
     assert ["hello" in said[0], "farewell" in said[-1], "level=warning" in said[-1]] == [True] * 3, said
+
+
+def test_every_field_of_the_config_has_its_effect(engine: Client, tmp_path: Path) -> None:
+    host = tmp_path / "host"
+    host.mkdir()
+    (host / "note").write_text("from the host")
+    text = (
+        'echo "pwd $(busybox pwd) args $* env $A"; busybox grep CapEff /proc/self/status;'
+        " busybox readlink /proc/self/ns/pid; busybox readlink /proc/self/ns/ipc; busybox readlink /proc/self/ns/net;"
+        " busybox cat /host/note; busybox stat -c %F /dev/kmsg; busybox ls -d /state; busybox sleep 1000 & wait"
+    )
+    device = {"name": "kmsg", "path": "/dev/kmsg", "settable": ["path"]}
+    config = {
+        "workdir": "/bin",
+        "args": {"name": "args", "settable": ["value"], "value": ["one"]},
+        "env": [{"name": "A", "value": "b"}],
+        "ipchost": True,
+        "pidhost": True,
+        "network": {"type": "host"},
+        "propagatedMount": "/state",
+        "mounts": [{"destination": "/host", "source": str(host), "type": "bind", "options": ["rbind", "ro"]}],
+        "linux": {"capabilities": ["CAP_SYS_ADMIN"], "allowAllDevices": True, "devices": [device]},
+    }
+    name = engine.name()
+    engine.docker("plugin", "create", name, script(tmp_path / "plugin", text, **config))
+    engine.docker("plugin", "set", name, "args=two three")
+    engine.docker("plugin", "enable", name)
+    said = eventually(lambda: (lines := _logs(engine, name)) and "/state" in lines and lines)
+    assert "pwd /bin args two three env b" in said
+    effective = int(next(line for line in said.splitlines() if line.startswith("CapEff")).split()[1], 16)
+    assert effective >> 21 & 1, "CAP_SYS_ADMIN"
+    assert not effective >> 22 & 1, "nothing beyond what was asked for: CAP_SYS_BOOT"
+    for kind in ("pid", "ipc"):
+        assert os.readlink(f"/proc/self/ns/{kind}") in said
+    assert engine.nsenter(["readlink", "/proc/self/ns/net"]).stdout.strip() in said
+    assert "from the host" in said
+    assert "character special file" in said
+    engine.docker("plugin", "rm", "-f", name)
+
+
+def _logs(engine: Client, name: str) -> str:
+    return engine.http("GET", f"/engine/managed/{name}/logs").body.decode()
