@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from plugin_sdk import InvalidParameter
-from plugins.runtime_oci.openroot import open_in, read_in
+from plugin_sdk.rootfs import open_in_root as open_in
+from plugins.runtime_oci.openroot import read_in
 from plugins.runtime_oci.users import identify, resolve
 
 PASSWD = (
