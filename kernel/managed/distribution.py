@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
-import platform
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,8 @@ from kernel import compression
 from kernel.contracts import registry as wire
 from kernel.contracts.managed import ManagedPlugin, PluginLayer, Report
 from kernel.errors import EngineError, InvalidParameter, NotSupported, Unavailable
-from kernel.managed import schema
+from kernel.managed import platforms, schema
+from kernel.managed.platforms import host_platform
 from kernel.managed.store import Records
 from kernel.reference import parse
 from kernel.streams import Outlet
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from kernel.reference import Reference
 
 MAX_LAYERS = 127
-_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
 _INDEXES = (wire.MANIFEST_LIST, wire.OCI_INDEX)
 _NAMED = "application/vnd.docker.container.image."
 
@@ -50,12 +49,6 @@ class Offer:
     config: dict[str, Any]
     blobs: list[tuple[str, int]]
     digest: str
-
-
-def host_platform() -> str:
-    """ "linux/amd64"."""
-    machine = platform.machine()
-    return f"linux/{_ARCHITECTURES.get(machine, machine)}"
 
 
 class Distribution:
@@ -98,9 +91,8 @@ class Distribution:
             raise InvalidParameter(f'Encountered remote "{kind}"({what}) when fetching')
         raw = await _small(repository, str(config.get("digest", "")))
         told = schema.parse(raw)
-        wanted = f"{told['Os'] or 'linux'}/{told['Architecture']}" if told["Architecture"] else host_platform()
-        if wanted != host_platform():
-            raise NotSupported(f"plugin {reference.familiar} is for {wanted}, and this machine is {host_platform()}")
+        if told["Architecture"]:
+            platforms.check(reference.familiar, f"{told['Os'] or 'linux'}/{told['Architecture']}")
         return Offer(reference, raw, told, [_blob(blob) for blob in blobs], top.digest)
 
     async def fetch(self, offer: Offer, credentials: Credentials, report: Report) -> list[PluginLayer]:
@@ -201,10 +193,9 @@ class Distribution:
         if plugin.ManifestDigest and plugin.Config.get("rootfs"):
             return raw
         document = json.loads(raw)
-        system, _, architecture = host_platform().partition("/")
         document["rootfs"] = {"type": "layers", "diff_ids": [layer.DiffID for layer in plugin.Layers]}
-        document.setdefault("os", system)
-        document.setdefault("architecture", architecture)
+        document.setdefault("os", plugin.Config["Os"])
+        document.setdefault("architecture", plugin.Config["Architecture"])
         return json.dumps(document).encode()
 
 

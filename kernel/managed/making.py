@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 from kernel.contracts.managed import ManagedPlugin, PluginLayer
 from kernel.errors import InvalidParameter
 from kernel.managed import archive as archives
-from kernel.managed import schema, settings
+from kernel.managed import platforms, schema, settings
 from kernel.managed.layers import PREFIX, Layers
 from kernel.managed.store import Records, normal_name
 
@@ -20,7 +20,8 @@ async def from_archive(records: Records, layers: Layers, name: str, archive: Bin
     """A new plugin from a tar with `config.json` and `rootfs/`; its name may come from `plugin.json` when `name` is "".
 
     Raises:
-        InvalidParameter: names the member or the field. Conflict: the name is taken.
+        InvalidParameter: names the member or the field. Conflict: the name is taken. NotSupported: its program is for
+            another kind of machine.
     """
     if name:
         name = normal_name(name)
@@ -64,12 +65,22 @@ async def register(
     )
     await layers.create(plugin.Writable, stack)
     try:
+        plugin = await for_this_machine(layers, plugin)
         await asyncio.to_thread(_write, records, plugin_id, raw)
         return await records.put(plugin)
     except BaseException:
         await layers.remove(plugin, [other for other in records.list() if other.Id != plugin_id])
         await records.delete(plugin_id)
         raise
+
+
+async def for_this_machine(layers: Layers, plugin: ManagedPlugin) -> ManagedPlugin:
+    """The plugin with its platform in the config. Raises NotSupported when that is not this machine's."""
+    wanted = await platforms.of_entrypoint(layers, plugin) or platforms.host_platform()
+    platforms.check(plugin.Name, wanted)
+    system, _, architecture = wanted.partition("/")
+    told = {"Os": plugin.Config.get("Os") or system, "Architecture": plugin.Config.get("Architecture") or architecture}
+    return plugin.model_copy(update={"Config": {**plugin.Config, **told}})
 
 
 def _write(records: Records, plugin_id: str, raw: bytes) -> None:

@@ -15,6 +15,7 @@ from kernel.contracts.managed import ManagedPlugin, PluginLayer
 from kernel.errors import Conflict, EngineError
 from kernel.managed import settings
 from kernel.managed.layers import PREFIX, Layers
+from kernel.managed.making import for_this_machine
 from kernel.managed.store import Records
 
 if TYPE_CHECKING:
@@ -58,6 +59,11 @@ async def upgrade(
             "Before": plugin.model_dump(),
         }
     )
+    try:
+        changed = await for_this_machine(bench.layers, changed)
+    except BaseException:
+        await bench.layers.discard(changed.Driver, writable, stack, bench.records.list())
+        raise
     if plugin.Enabled:
         await bench.supervisor.stop()
     await bench.records.put(changed)

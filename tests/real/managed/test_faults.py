@@ -130,3 +130,17 @@ def test_upgraded_while_a_container_has_its_volume(engine: Client, built: Path, 
         assert read.stdout == "kept\n"
         engine.docker("volume", "rm", volume)
         engine.docker("plugin", "rm", "-f", name)
+
+
+def test_a_program_for_another_machine_is_refused_with_both_named(engine: Client, built: Path, tmp_path: Path) -> None:
+    program = tmp_path / "rootfs/plugin"
+    program.parent.mkdir()
+    raw = bytearray((built / "rootfs/plugin").read_bytes())
+    raw[18:20] = (22).to_bytes(2, "little")  # s390x
+    program.write_bytes(raw)
+    (tmp_path / "config.json").write_bytes((built / "config.json").read_bytes())
+    name = engine.name()
+    refused = engine.docker("plugin", "create", name, tmp_path, check=False)
+    assert refused.returncode == 1
+    assert "is for linux/s390x, and this machine is linux/" in refused.stderr
+    assert name not in engine.docker("plugin", "ls").stdout

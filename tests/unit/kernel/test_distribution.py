@@ -14,7 +14,8 @@ import pytest
 from kernel.context import Services
 from kernel.contracts import registry as wire
 from kernel.contracts.registry import Credentials, Manifest
-from kernel.managed.distribution import Distribution, host_platform
+from kernel.managed.distribution import Distribution
+from kernel.managed.platforms import host_platform
 from plugin_sdk import InvalidParameter, NotSupported, Unavailable
 
 CONFIG = {"interface": {"types": [], "socket": ""}, "entrypoint": ["/p"]}
