@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections import Counter
 from typing import Any
@@ -15,6 +16,8 @@ from plugin_sdk.times import parse_ns
 from plugin_sdk.volumes import VolumeDriver, VolumeRecord, Volumes
 
 KINDS = ("container", "image", "volume", "build-cache")
+DRIVER_SECONDS = 2.0
+"""Seconds that a volume driver may take; all are asked at once."""
 
 
 async def measure(ctx: PluginContext, kinds: set[str]) -> dict[str, Any]:
@@ -33,7 +36,8 @@ async def measure(ctx: PluginContext, kinds: set[str]) -> dict[str, Any]:
     if "volume" in kinds:
         volumes = ctx.find(Volumes)
         found = volumes.list() if volumes is not None else []
-        usage["Volumes"] = [await _volume(ctx, volume) for volume in found]
+        places = await asyncio.gather(*(_mountpoint(ctx, volume) for volume in found))
+        usage["Volumes"] = [await _volume(ctx, volume, where) for volume, where in zip(found, places, strict=True)]
     if "build-cache" in kinds:
         usage["BuildCache"] = []
     return usage
@@ -104,14 +108,18 @@ async def _container(ctx: PluginContext, record: ContainerRecord, image_size: in
     }
 
 
-async def _volume(ctx: PluginContext, volume: VolumeRecord) -> dict[str, Any]:
-    where, size = "", -1
+async def _mountpoint(ctx: PluginContext, volume: VolumeRecord) -> str:
+    """What its driver says within `DRIVER_SECONDS`, or ""."""
     try:
-        where = await (await ctx.drivers.find(VolumeDriver, volume.Driver)).path(volume.Name)
-        if where and volume.Driver == "local":
-            size = await blocking(tree_size, where)
-    except EngineError as error:
-        ctx.log.debug("the size of volume %s is not known: %s", volume.Name, error)
+        async with asyncio.timeout(DRIVER_SECONDS):
+            return await (await ctx.drivers.find(VolumeDriver, volume.Driver)).path(volume.Name)
+    except (EngineError, TimeoutError) as error:
+        ctx.log.debug("the place of volume %s is not known: %r", volume.Name, error)
+        return ""
+
+
+async def _volume(ctx: PluginContext, volume: VolumeRecord, where: str) -> dict[str, Any]:
+    size = await blocking(tree_size, where) if where and volume.Driver == "local" else -1
     holders = ctx.hooks.sync("engine_holders", kind="volume", key=volume.Name)
     return {
         "CreatedAt": volume.CreatedAt,

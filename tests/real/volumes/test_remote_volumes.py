@@ -301,6 +301,9 @@ def test_a_plugin_that_hangs(daemon: Engine, plugin: OldStylePlugin) -> None:
         began = time.monotonic()
         assert daemon.docker("volume", "ls", "-q").stdout.split() == ["data", "other"]
         assert time.monotonic() - began < 2
+        began = time.monotonic()
+        assert "data" in daemon.docker("system", "df", "-v").stdout
+        assert time.monotonic() - began < 4, "all volumes of the plugin are asked at once"
         assert run(daemon, "--rm", daemon.image, "echo", "on").stdout == "on\n"
         began = time.monotonic()
         daemon.docker("kill", "other")
