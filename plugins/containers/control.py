@@ -133,8 +133,9 @@ async def kill(service: ContainerService, ref: str, signal: str) -> None:
 
 
 async def end_for_removal(service: ContainerService, record: ContainerRecord) -> None:
-    """Kill, so that nothing starts it again."""
+    """Kill, so that nothing starts it again. A start that hangs at a plugin is given up."""
     live = service.live(record.Id)
+    live.give_up()
     if record.State.Status is ContainerStatus.RESTARTING and await _end_restarting(service, record):
         return
     async with live.lock:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from plugin_sdk.containers import WaitCondition
 from plugin_sdk.runtime import ProcessIO
@@ -26,6 +26,7 @@ class Live:
         ended: set at each end of a run, after its exit code is stored.
         attachable: the runtime has created it, and its end was not seen.
         pending: clients that attached before the start.
+        launching: a start on its way to the running command, if there is one.
         keep: the next end is part of `restart`: no restart policy, no removal.
         users: blocks that use the mounted root file system of a stopped container.
         files: `/etc/hosts` and the like on the host, by their path inside.
@@ -38,11 +39,18 @@ class Live:
     ended: list[asyncio.Future[None]] = field(default_factory=list)
     pending: list[asyncio.Future[ProcessIO]] = field(default_factory=list)
     attachable: bool = False
+    launching: asyncio.Task[Any] | None = None
     keep: bool = False
     users: int = 0
     backoff: Backoff = field(default_factory=Backoff)
     timer: asyncio.Task[None] | None = None
     files: dict[str, str] = field(default_factory=dict)
+
+    def give_up(self) -> None:
+        """Nobody wants the start that is on its way: whatever it waits for is not waited for any more."""
+        launching, self.launching = self.launching, None
+        if launching is not None:
+            launching.cancel()
 
     def next_end(self) -> asyncio.Future[None]:
         """Done at the next end of a run."""

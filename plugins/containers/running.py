@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from plugin_sdk import Conflict, EngineError, NotFound, NotModified, Unavailable
 from plugin_sdk.containers import ContainerRecord, ContainerStatus, Preparation
@@ -17,7 +18,10 @@ from . import ending, restart
 from .store import with_state
 
 if TYPE_CHECKING:
+    from .live import Live
     from .service import ContainerService
+
+T = TypeVar("T")
 
 _CODES = (
     (127, ("executable file not found", "no such file or directory")),
@@ -65,7 +69,7 @@ async def run(service: ContainerService, record: ContainerRecord) -> None:
         # A port may still be in the hands of a container whose removal is not yet over.
         await service.settled()
     try:
-        running, began = await _launch(service, record)
+        running, began = await _unless_given_up(live, record, _launch(service, record))
         record = await service.update(
             record.Id,
             lambda present: with_state(
@@ -85,6 +89,19 @@ async def run(service: ContainerService, record: ContainerRecord) -> None:
         raise
     service.emit(record, "start")
     service.ctx.spawn(service.ctx.hooks.notify("engine_container_started", container=record), name="started")
+
+
+async def _unless_given_up(live: Live, record: ContainerRecord, launch: Coroutine[Any, Any, T]) -> T:
+    """The launch's result. Raises Conflict when `Live.give_up` was called meanwhile."""
+    task = live.launching = asyncio.create_task(launch, name=f"launch {record.Id[:12]}")
+    try:
+        return await task
+    except asyncio.CancelledError:
+        if live.launching is task:
+            raise
+        raise Conflict(f"the start of container {record.Name} was given up: it is being removed") from None
+    finally:
+        live.launching = None
 
 
 async def _launch(service: ContainerService, record: ContainerRecord) -> tuple[Running, int]:

@@ -40,6 +40,7 @@ class Writables:
         self._parents: dict[str, str] = {}
         self._options = mounts.features_off()
         self._ending: dict[str, threading.Thread] = {}
+        self._detaching = threading.Lock()
         self._unreadable: list[Path] = []
 
     def open(self) -> None:
@@ -130,9 +131,10 @@ class Writables:
         lower = self.lower(name)
         home = self.folder(name)
         target = home / "merged"
-        if mounts.is_mounted(str(target)):
-            return target
-        ending = self._ending.pop(name, None)
+        with self._detaching:
+            if mounts.is_mounted(str(target)):
+                return target
+            ending = self._ending.pop(name, None)
         if ending is not None:
             ending.join(ENDS_WITHIN)  # one upper folder must not be in two overlays at a time
         root = self._layers.root
@@ -154,11 +156,13 @@ class Writables:
 
     def unmount(self, name: str) -> None:
         """See `StorageDriver.unmount`. What is pending is written to the disk behind the caller's back."""
-        kept = mounts.detach(f"{self.folder(name)}/merged")
-        if kept is not None:
-            ending = threading.Thread(target=os.close, args=(kept,), name="overlay-end", daemon=True)
-            self._ending[name] = ending
-            ending.start()
+        # Held for two short calls, so that who mounts it again finds the mount, or the thread to wait for.
+        with self._detaching:
+            kept = mounts.detach(f"{self.folder(name)}/merged")
+            if kept is not None:
+                ending = threading.Thread(target=os.close, args=(kept,), name="overlay-end", daemon=True)
+                ending.start()
+                self._ending[name] = ending
 
     def remove(self, name: str) -> Callable[[], None] | None:
         """Unmount it and take it out of its place; gives what is left to do for its files to go."""

@@ -291,6 +291,14 @@ async def test_usage_counts_what_was_written_and_copied_up(driver: Overlay2) -> 
     assert await driver.usage("c") == len("new") + 2 + 5
 
 
+async def test_one_who_mounts_while_another_unmounts(driver: Overlay2) -> None:
+    chain = await stacked(driver, tar(member("file", b"x")))
+    await mounted(driver, chain)
+    for _ in range(300):
+        await asyncio.gather(driver.unmount("c"), driver.mount("c"))
+    assert (await driver.mount("c") / "file").read_bytes() == b"x"
+
+
 async def test_a_fresh_container_has_mount_points_and_no_changes(driver: Overlay2) -> None:
     chain = await stacked(
         driver, tar(member("etc", kind=b"2", link=b"conf"), member("conf/hosts", b"mine"), member("dev/", kind=b"5"))

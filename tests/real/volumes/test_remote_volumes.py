@@ -309,6 +309,11 @@ def test_a_plugin_that_hangs(daemon: Engine, plugin: OldStylePlugin) -> None:
         daemon.docker("kill", "other")
         assert time.monotonic() - began < 2
         assert "did not answer" in volume(daemon, "data")["Status"]["Error"]
+        began = time.monotonic()
+        daemon.docker("rm", "-f", "web")
+        assert time.monotonic() - began < 20, "a removal does not wait for the Mount"
+        assert "given up: it is being removed" in starting.communicate(timeout=10)[1]
+        assert daemon.docker("ps", "-aq", "--filter", "name=web").stdout == ""
     finally:
         let.set()
         plugin.answers |= served
