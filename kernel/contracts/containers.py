@@ -30,6 +30,29 @@ class ContainerStatus(StrEnum):
     DEAD = "dead"
 
 
+class HealthResult(Wire):
+    """One probe. Times are RFC 3339; ExitCode 0 is healthy, -1 means that the probe did not come to an end."""
+
+    Start: str
+    End: str
+    ExitCode: int
+    Output: str = ""
+
+
+class Health(Wire):
+    """What probes have told of a container.
+
+    Attributes:
+        Status: "starting", "healthy" or "unhealthy".
+        FailingStreak: probes that failed one after the other.
+        Log: the latest probes, the oldest first.
+    """
+
+    Status: str
+    FailingStreak: int = 0
+    Log: list[HealthResult] = []
+
+
 class ContainerState(Wire):
     """State as stored. Times are RFC 3339 with nanoseconds; "" means never.
 
@@ -38,6 +61,7 @@ class ContainerState(Wire):
             was cut off.
         StoppedByUser: stopped or killed through the API: "unless-stopped" then does not start it again.
         RemoveVolumes: with status "removing": the anonymous volumes go too.
+        Health: a `Health`, written by `Containers.set_health`; None for a container that is not probed.
     """
 
     Status: ContainerStatus = ContainerStatus.CREATED
@@ -232,5 +256,14 @@ class Containers(Protocol):
     async def attach(self, ref: str) -> ProcessIO:
         """Streams of the running container, or of its next start when it does not run yet."""
 
-    async def exec(self, ref: str, spec: ExecSpec) -> tuple[int, bytes]:
-        """Run to the end; gives exit code and output (64 KiB at most)."""
+    async def exec(self, ref: str, spec: ExecSpec, *, timeout: float | None = None) -> tuple[int, bytes]:
+        """Run to the end; gives exit code and output (64 KiB at most).
+
+        Raises DeadlineExceeded after `timeout` seconds; the process is killed then.
+        """
+
+    async def set_health(self, ref: str, health: Health | None) -> None:
+        """Store what the probes of a container tell, and publish `health_status: ...` when its status changes.
+
+        Raises NotFound.
+        """

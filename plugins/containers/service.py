@@ -15,6 +15,7 @@ from plugin_sdk.containers import (
     ContainerRecord,
     ContainerStatus,
     ExecSpec,
+    Health,
     Resources,
     RestartRule,
     WaitCondition,
@@ -25,7 +26,7 @@ from plugin_sdk.storage import Storage, StorageDriver
 
 from . import control, create, ending, restore, running
 from .live import AttachPoint, Live
-from .store import Change, Records
+from .store import Change, Records, with_state
 
 if TYPE_CHECKING:
     from .execs import Execs
@@ -275,9 +276,18 @@ class ContainerService:
         """See `Containers.attach`."""
         return await self.attach_point((await self.ready(ref)).Id).attach()
 
-    async def exec(self, ref: str, spec: ExecSpec) -> tuple[int, bytes]:
+    async def exec(self, ref: str, spec: ExecSpec, *, timeout: float | None = None) -> tuple[int, bytes]:
         """See `Containers.exec`."""
-        return await self.execs.run(await self.ready(ref), spec)
+        return await self.execs.run(await self.ready(ref), spec, timeout)
+
+    async def set_health(self, ref: str, health: Health | None) -> None:
+        """See `Containers.set_health`."""
+        record = self.get(ref)
+        before = (record.State.Health or {}).get("Status", "")
+        stored = health.model_dump() if health is not None else None
+        record = await self.update(record.Id, lambda present: with_state(present, Health=stored))
+        if health is not None and health.Status not in (before, "starting") and record.State.running:
+            self.emit(record, f"health_status: {health.Status}")
 
     async def close(self) -> None:
         """Let go of the containers, which go on running; clients that wait are told."""
