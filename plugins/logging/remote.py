@@ -16,13 +16,13 @@ from typing import Any
 from plugin_sdk import DriverSpec, EngineError, PluginError, Wire
 from plugin_sdk.aio import blocking
 from plugin_sdk.containers import ContainerRecord
+from plugin_sdk.logoptions import check_common
 from plugin_sdk.logs import LogDriver, LogEntry, LogInfo, LogQuery
 from plugin_sdk.logwire import Decoder, WireError
 from plugin_sdk.managed import InterfaceAdapter, PluginPeer
 from plugin_sdk.times import NEVER, format_ns
 
 from .fifo import sweep
-from .options import check_common
 from .remote_sink import Batch, RemoteSink
 
 INTERFACE = "docker.logdriver/1.0"
