@@ -115,12 +115,12 @@ class AwsLogsDriver(ShippingDriver):
         endpoint = options.get("awslogs-endpoint", "")
         if endpoint and (split(endpoint).scheme not in ("http", "https") or not split(endpoint).hostname):
             raise InvalidParameter(f"awslogs-endpoint: want for example https://host:port, got {endpoint}")
-        require("boto3", self.name)
+        require("botocore", self.name)
 
     async def open(self, info: LogInfo) -> LogSink:
         """See `LogDriver.open`. The log stream is made here. What AWS refuses, refuses the container's start."""
         options = info.options
-        require("boto3", self.name)
+        require("botocore", self.name)
         stream = options.get(_STREAM) or log_tag(info, "{{.FullID}}")
         group = options[_GROUP]
         client = await self._calls.run(make_client, options)

@@ -169,11 +169,16 @@ def _local(path: str) -> socket.socket:
     return made
 
 
+def _set(ready: asyncio.Future[None]) -> None:
+    if not ready.done():
+        ready.set_result(None)
+
+
 async def _writable(made: socket.socket) -> None:
     """Raises TimeoutError."""
     loop = asyncio.get_running_loop()
-    ready = loop.create_future()
-    loop.add_writer(made, lambda: ready.done() or ready.set_result(None))
+    ready: asyncio.Future[None] = loop.create_future()
+    loop.add_writer(made, _set, ready)
     try:
         async with asyncio.timeout(STALL_DEADLINE):
             await ready

@@ -20,13 +20,11 @@ STALL_DEADLINE = 10.0
 
 
 class Link(Protocol):
-    """A way to one receiver. Calls come one after the other.
+    """A way to one receiver. Calls come one after the other."""
 
-    Attributes:
-        sent: records of the last `send` that the receiver has, also when it failed.
-    """
-
-    sent: int
+    @property
+    def sent(self) -> int:
+        """Records of the last `send` that the receiver has, also when it failed."""
 
     async def connect(self) -> None:
         """Be connected. Raises Unavailable, or InvalidParameter for what waiting does not mend."""

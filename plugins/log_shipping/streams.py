@@ -25,6 +25,8 @@ from .links import CONNECT_DEADLINE, STALL_DEADLINE, Address
 WINDOW = 64 << 10
 """Bytes under way at most."""
 REPLY_LIMIT = 64 << 10
+GOODBYE = 1.0
+"""Seconds for the end of a TLS connection. All that counts as sent has arrived before."""
 
 _SIOCOUTQ = 0x5411
 _TCP_USER_TIMEOUT = 18
@@ -39,6 +41,7 @@ class _Wire(asyncio.Protocol):
         self.reset = False
         self.received = bytearray()
         self.came = asyncio.Event()
+        self.over = asyncio.Event()
 
     def data_received(self, data: bytes) -> None:
         # Receivers that answer unasked are not listened to without bound.
@@ -53,6 +56,7 @@ class _Wire(asyncio.Protocol):
         self.reset = self.reset or error is not None
         self.broken = self.broken or (str(error) if error else "the connection was closed")
         self.came.set()
+        self.over.set()
 
 
 class StreamLink:
@@ -80,18 +84,18 @@ class StreamLink:
         """See `Link.connect`."""
         if self._wire is not None and not self._wire.broken:
             return
-        await self.close()
+        self._drop()
         try:
             async with asyncio.timeout(CONNECT_DEADLINE):
                 await self._connect()
         except TimeoutError:
-            await self.close()
+            self._drop()
             raise Unavailable(f"dial {self.address}: no connection within {CONNECT_DEADLINE:g} s") from None
         except ssl.SSLCertVerificationError as error:
-            await self.close()
+            self._drop()
             raise InvalidParameter(f"dial {self.address}: tls: {error.verify_message or error}") from None
         except OSError as error:
-            await self.close()
+            self._drop()
             raise Unavailable(f"dial {self.address}: connect: {_words(error)}") from None
 
     async def _connect(self) -> None:
@@ -125,7 +129,7 @@ class StreamLink:
             await self._send(records)
         except BaseException as error:
             self.sent = bisect_right(ends, self._confirmed)
-            await self.close()
+            self._drop()
             if isinstance(error, OSError):
                 raise Unavailable(f"write {self.address}: {_words(error)}") from None
             raise
@@ -200,11 +204,26 @@ class StreamLink:
         wire.received.clear()
         return data
 
+    def _drop(self) -> None:
+        """Let go at once: what waits in a broken connection is sent again."""
+        if self._transport is not None:
+            self._transport.abort()
+        self._transport = self._under = self._wire = None
+
     async def close(self) -> None:
         """See `Link.close`."""
+        wire = self._wire
         transport, self._transport, self._under, self._wire = self._transport, None, None, None
-        if transport is not None:
-            # All that counts as sent has arrived; a polite goodbye of TLS could hang.
+        if transport is None:
+            return
+        transport.close()
+        try:
+            if wire is not None:
+                async with asyncio.timeout(GOODBYE):
+                    await wire.over.wait()
+        except TimeoutError:
+            pass
+        finally:
             transport.abort()
 
 
