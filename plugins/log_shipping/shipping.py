@@ -11,7 +11,7 @@ from plugin_sdk.logoptions import check_attributes, check_names
 from plugin_sdk.logs import LogEntry, LogInfo, LogQuery, LogSink
 from plugin_sdk.logwire import Piece, Pieces
 
-from .links import Link
+from .links import Link, Progress
 
 Encode = Callable[[LogEntry, Piece | None], bytes]
 """Makes a record of an entry; the piece says where it stands in a line that was cut."""
@@ -31,10 +31,11 @@ class LinkSink:
     async def write(self, entries: Sequence[LogEntry]) -> None:
         """See `LogSink.write`. Raises Unavailable; what was sent is not sent again."""
         self._batch.offer(entries)
+        progress = Progress()
         try:
-            await self.link.send(self._batch.waiting)
+            await self.link.send(self._batch.waiting, progress)
         except BaseException:
-            self._batch.done += self.link.sent
+            self._batch.done += progress.sent
             raise
         self._batch.clear()
 

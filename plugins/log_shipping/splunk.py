@@ -24,7 +24,7 @@ from plugin_sdk.logoptions import ATTRIBUTES, boolean_option, extra_attributes, 
 from plugin_sdk.logs import LogEntry, LogInfo, LogSink
 from plugin_sdk.logwire import Piece
 
-from .links import CONNECT_DEADLINE, split
+from .links import CONNECT_DEADLINE, Progress, split
 from .shipping import Encode, ShippingDriver, text
 from .tls import check_files, client_context
 
@@ -149,7 +149,6 @@ class CollectorLink:
     """Fulfils `links.Link` for one container."""
 
     def __init__(self, options: Mapping[str, str], context: ssl.SSLContext) -> None:
-        self.sent = 0
         self._url = parse_url(options)
         self._context = context
         self._name = options.get("splunk-caname") or None
@@ -173,32 +172,31 @@ class CollectorLink:
         if status != 200:
             raise InvalidParameter(f"splunk: failed to verify connection - {status} {reason} - {answer}")
 
-    async def send(self, records: Sequence[bytes]) -> None:
+    async def send(self, records: Sequence[bytes], progress: Progress) -> None:
         """See `Link.send`."""
-        self.sent = 0
-        while self.sent < len(records):
-            await self._post(_group(records, self.sent))
+        while progress.sent < len(records):
+            await self._post(_group(records, progress.sent), progress)
 
-    async def _post(self, group: Sequence[bytes]) -> None:
+    async def _post(self, group: Sequence[bytes], progress: Progress) -> None:
         """Events that the collector will never take are found by halving, and dropped: they would be in the way for ever."""
         body, headers = b"".join(group), dict(self._headers)
         if not body:
-            self.sent += len(group)
+            progress.sent += len(group)
             return
         if self._level is not None:
             headers["Content-Encoding"] = "gzip"
             body = await blocking(gzip.compress, body, self._level if self._level >= 0 else 6)
         status, reason, answer = await self._request("POST", body, headers)
         if status == 200:
-            self.sent += len(group)
+            progress.sent += len(group)
             return
         if status != 400 or _code(answer) not in _BAD_EVENT:
             raise Unavailable(f"splunk: failed to send event - {status} {reason} - {answer}")
         if len(group) > 1:
-            await self._post(group[: len(group) // 2])
-            await self._post(group[len(group) // 2 :])
+            await self._post(group[: len(group) // 2], progress)
+            await self._post(group[len(group) // 2 :], progress)
             return
-        self.sent += 1
+        progress.sent += 1
         log.warning("splunk: a log entry was dropped, the collector does not take it: %s: %.200s", answer, group[0])
 
     async def _request(self, method: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, str, str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import fcntl
+import os
 import socket
 import ssl
 import struct
@@ -20,7 +21,7 @@ from typing import Any
 
 from plugin_sdk import InvalidParameter, Unavailable
 
-from .links import CONNECT_DEADLINE, STALL_DEADLINE, Address
+from .links import CONNECT_DEADLINE, STALL_DEADLINE, Address, Progress
 
 WINDOW = 64 << 10
 """Bytes under way at most."""
@@ -78,7 +79,6 @@ class StreamLink:
         self._under: Any = None
         self._written = 0
         self._confirmed = 0
-        self.sent = 0
 
     async def connect(self) -> None:
         """See `Link.connect`."""
@@ -120,20 +120,19 @@ class StreamLink:
     def _socket(self) -> Any:
         return self._transport.get_extra_info("socket")
 
-    async def send(self, records: Sequence[bytes]) -> None:
+    async def send(self, records: Sequence[bytes], progress: Progress) -> None:
         """See `Link.send`."""
-        self.sent = 0
         await self.connect()
         ends = [self._written + end for end in accumulate(map(len, records))]
         try:
             await self._send(records)
         except BaseException as error:
-            self.sent = bisect_right(ends, self._confirmed)
+            progress.sent = bisect_right(ends, self._confirmed)
             self._drop()
             if isinstance(error, OSError):
                 raise Unavailable(f"write {self.address}: {_words(error)}") from None
             raise
-        self.sent = len(records)
+        progress.sent = len(records)
 
     async def _send(self, records: Sequence[bytes]) -> None:
         batch: list[bytes] = []
@@ -228,4 +227,7 @@ class StreamLink:
 
 
 def _words(error: OSError) -> str:
-    return (error.strerror or str(error)) if error.errno else str(error)
+    # A look-up of names has numbers of its own.
+    if error.errno and not isinstance(error, socket.gaierror):
+        return os.strerror(error.errno).lower()
+    return error.strerror or str(error)

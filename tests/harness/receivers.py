@@ -207,7 +207,9 @@ def _gelf(settings: Mapping[str, Any], out: _Out) -> int:
             out.wrong(f"no JSON: {error}: {packed[:200]!r}")
             return
         known = {"version", "host", "short_message", "full_message", "timestamp", "level"}
-        odd = [name for name in message if name not in known and not name.startswith("_")] + ["_id"] * ("_id" in message)
+        odd = [name for name in message if name not in known and not name.startswith("_")] + ["_id"] * (
+            "_id" in message
+        )
         if odd or message.get("version") != "1.1" or not isinstance(message.get("host"), str):
             out.wrong(f"no GELF 1.1: {odd} {message!r:.300}")
         elif not isinstance(message.get("timestamp"), int | float) or not isinstance(message.get("short_message"), str):
@@ -314,7 +316,7 @@ def _hec(settings: Mapping[str, Any], out: _Out) -> int:
 
 
 def _cloudwatch(settings: Mapping[str, Any], out: _Out) -> int:
-    groups: dict[str, set[str]] = settings.get("groups") and {name: set() for name in settings["groups"]} or {}
+    groups: dict[str, set[str]] = (settings.get("groups") and {name: set() for name in settings["groups"]}) or {}
 
     def no(kind: str) -> tuple[int, Any]:
         return 400, {"__type": kind, "message": "not here"}
