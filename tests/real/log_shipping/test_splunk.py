@@ -128,7 +128,11 @@ def test_an_event_that_is_never_taken_is_not_in_the_way(
 
 
 def test_verification_of_the_connection(
-    engine: Client, container: Callable[..., str], receiver: Receiver, options: Callable[..., list[str]], certificates: Path
+    engine: Client,
+    container: Callable[..., str],
+    receiver: Receiver,
+    options: Callable[..., list[str]],
+    certificates: Path,
 ) -> None:
     def refused(*more: str) -> str:
         done = engine.docker("run", "--rm", *options(*more), engine.image, "true", check=False)
