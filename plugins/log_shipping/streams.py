@@ -2,7 +2,10 @@
 
 What was written to such a socket may still be lost with its receiver. The kernel knows how much the other side has: of a
 TCP connection what the peer's kernel acknowledged, of a local socket whether all was read (ioctl SIOCOUTQ, tcp(7),
-unix(7)). A record counts as sent when that is certain; if a connection breaks, the others are sent again.
+unix(7)). A record counts as sent when that is so; if a connection breaks, the others are sent again.
+
+A peer that has read all it acknowledged closes with FIN. One that dies with unread bytes resets the connection, and how many
+those are nobody can say: then all records of the present `send` are sent again, rather twice than not at all.
 """
 
 from __future__ import annotations
@@ -39,6 +42,7 @@ class _Wire(asyncio.Protocol):
 
     def __init__(self) -> None:
         self.broken = ""
+        self.ended = False
         self.reset = False
         self.received = bytearray()
         self.came = asyncio.Event()
@@ -50,6 +54,7 @@ class _Wire(asyncio.Protocol):
         self.came.set()
 
     def eof_received(self) -> None:
+        self.ended = True
         self.broken = self.broken or "the receiver closed the connection"
         self.came.set()
 
@@ -127,12 +132,19 @@ class StreamLink:
         try:
             await self._send(records)
         except BaseException as error:
-            progress.sent = bisect_right(ends, self._confirmed)
+            if not self._unread(error):
+                progress.sent = bisect_right(ends, self._confirmed)
             self._drop()
             if isinstance(error, OSError):
                 raise Unavailable(f"write {self.address}: {_words(error)}") from None
             raise
         progress.sent = len(records)
+
+    def _unread(self, error: BaseException) -> bool:
+        """The receiver may not have read what its kernel acknowledged."""
+        ended = self._wire is not None and self._wire.ended
+        reset = isinstance(error, OSError) and error.errno != errno.ETIMEDOUT
+        return reset and not ended and not self.address.path
 
     async def _send(self, records: Sequence[bytes]) -> None:
         batch: list[bytes] = []
