@@ -92,6 +92,9 @@ class ShippingDriver:
         """See `LogDriver.remove`: what was sent stays where it is."""
         self._batches.pop(info.container.Id, None)
 
+    def close(self) -> None:
+        """The plugin stops; sinks are closed by those who opened them."""
+
     def batch(self, info: LogInfo, encode: Encode) -> Batch[bytes]:
         """What is under way of a container's log."""
         pieces = Pieces()
