@@ -1,7 +1,8 @@
 """The driver "splunk": Splunk's HTTP Event Collector.
 
 Events go in groups, JSON objects one behind the other, to /services/collector/event/1.0. A group counts as sent when the
-collector has answered 200 (`collector`, loaded at first use). Sources: Splunk, "HTTP Event Collector"; moby, daemon/logger/splunk, for options and shapes.
+collector has answered 200 (`collector`, loaded at first use). Sources: Splunk,
+"HTTP Event Collector"; moby, daemon/logger/splunk, for options and shapes.
 """
 
 from __future__ import annotations

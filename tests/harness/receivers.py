@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import socket
 import socketserver
 import ssl
@@ -82,13 +83,19 @@ class Receiver:
             self._process.stdout.close()
             self._process = None
 
+    def signal(self, number: int) -> None:
+        """Send it a signal."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
     def say(self, **settings: Any) -> None:
         """Change how the next life behaves."""
         self._settings |= settings
 
     def events(self) -> list[dict[str, Any]]:
         """What has come."""
-        rows = [json.loads(row) for row in self._out.read_text().splitlines()]
+        # What stands behind the last line end is being written.
+        rows = [json.loads(row) for row in self._out.read_bytes().split(b"\n")[:-1]]
         wrong = [row for row in rows if "wrong" in row]
         assert not wrong, wrong[:3]
         return rows
@@ -103,9 +110,11 @@ class Receiver:
 
 
 class _Out:
-    """The file of events; one write for each, so that a kill leaves whole lines."""
+    """The file of events, in whole lines: what a kill left of one is cut off by the next life."""
 
     def __init__(self, path: str) -> None:
+        whole = Path(path).read_bytes().rfind(b"\n") + 1
+        os.truncate(path, whole)
         self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - for the process's life
         self._lock = threading.Lock()
 
