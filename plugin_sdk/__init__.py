@@ -5,7 +5,7 @@
 
 The names here serve every plugin; `plugin_sdk.containers`, `.images`, `.storage`, `.runtime`, `.logs`, `.network`,
 `.volumes`, `.api`, `.events` and `.managed` hold the contracts of each subsystem; `plugin_sdk.aio`, `.files`, `.http`,
-`.stdcopy`, `.text` and `.times` help to fulfil them. `serve` makes a driver a plugin of its own. `docs/plugins/` is the guide.
+`.stdcopy`, `.logoptions`, `.gotemplate`, `.text` and `.times` help to fulfil them. `serve` makes a driver a plugin of its own. `docs/plugins/` is the guide.
 """
 
 from pathlib import Path
