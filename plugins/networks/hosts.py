@@ -148,11 +148,12 @@ def mounts(folder: Path) -> list[OciMount]:
 
 def for_guest(mounts: Iterable[OciMount]) -> list[OciMount]:
     """The mounts that a managed plugin gets: hosts and resolv.conf, read-only."""
-    return [
-        dataclasses.replace(mount, options=("rbind", "rprivate", "ro"))
-        for mount in mounts
-        if mount.destination != f"/etc/{HOSTNAME}"
-    ]
+    return read_only(mount for mount in mounts if mount.destination != f"/etc/{HOSTNAME}")
+
+
+def read_only(mounts: Iterable[OciMount]) -> list[OciMount]:
+    """The same mounts, which nobody inside can write through."""
+    return [dataclasses.replace(mount, options=("rbind", "rprivate", "ro")) for mount in mounts]
 
 
 def change_names(folder: Path, *, add: Iterable[tuple[str, str]] = (), drop: Iterable[str] = ()) -> None:

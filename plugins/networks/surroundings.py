@@ -125,6 +125,9 @@ class Surroundings:
 
 
 def add_mounts(preparation: Preparation, container: ContainerRecord, mounts: Sequence[OciMount]) -> None:
-    """Add those whose place the container's own mounts do not take."""
+    """Add those whose place the container's own mounts do not take; read-only like the root file system."""
     taken = {mount.Destination for mount in container.Mounts}
-    preparation.mounts += [mount for mount in mounts if mount.destination not in taken]
+    wanted = [mount for mount in mounts if mount.destination not in taken]
+    if container.HostConfig.ReadonlyRootfs:
+        wanted = hosts.read_only(wanted)
+    preparation.mounts += wanted

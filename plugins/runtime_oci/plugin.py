@@ -142,13 +142,19 @@ class RuntimeOciPlugin(Plugin):
         checks.check_options(asked)
         checks.check_limits(asked, shared.facts)
         self._check_parent(asked.CgroupParent)
-        if (settings.init if asked.Init is None else asked.Init) and asked.PidMode in ("", "private"):
+        if (settings.init if asked.Init is None else asked.Init) and not asked.PidMode:
             await blocking(self._service.init_path)
         changed = checks.fit_limits(asked, shared.facts, v2=shared.groups.v2, warn=draft.warnings.append)
         changed["Runtime"] = await self._runtime_name(asked.Runtime)
         changed["ShmSize"] = asked.ShmSize or settings.default_shm_size
         changed["IpcMode"] = asked.IpcMode or settings.default_ipc_mode
         changed["CgroupnsMode"] = asked.CgroupnsMode or self._cgroupns_mode(asked.Privileged)
+        if asked.Privileged or "host" in (asked.PidMode, asked.IpcMode):
+            # As dockerd shows it: labels would keep such a container from what it is to reach.
+            changed["SecurityOpt"] = [
+                *asked.SecurityOpt,
+                *(() if "label=disable" in asked.SecurityOpt else ("label=disable",)),
+            ]
         if not asked.Privileged:
             if asked.MaskedPaths is None:
                 changed["MaskedPaths"] = list(mounts.MASKED)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from plugin_sdk.containers import ContainerRecord, Preparation, Ulimit
+from plugin_sdk.containers import ContainerRecord, HostConfig, Preparation, Ulimit
 from plugin_sdk.runtime import OciMount, OciSpec
 from plugins.runtime_oci import devices, mounts, process, seccomp, users
 from plugins.runtime_oci.limits import oci_resources
@@ -46,7 +46,7 @@ class SpecDefaults:
 def wants_init(container: ContainerRecord, defaults: SpecDefaults) -> bool:
     """An init runs first: never where another PID namespace's init does."""
     asked = container.HostConfig.Init
-    return (defaults.init if asked is None else asked) and container.HostConfig.PidMode in ("", "private")
+    return (defaults.init if asked is None else asked) and not container.HostConfig.PidMode
 
 
 def cgroups_path(container: ContainerRecord, defaults: SpecDefaults) -> str:
@@ -54,7 +54,7 @@ def cgroups_path(container: ContainerRecord, defaults: SpecDefaults) -> str:
     parent = container.HostConfig.CgroupParent or defaults.cgroup_parent
     if defaults.systemd:
         return f"{parent or 'system.slice'}:docker:{container.Id}"
-    return os.path.join("/", parent or "docker", container.Id)
+    return os.path.join("/" + os.path.normpath(f"/{parent or 'docker'}").lstrip("/"), container.Id)
 
 
 def build(container: ContainerRecord, preparation: Preparation, defaults: SpecDefaults, find: FindContainer) -> OciSpec:
@@ -123,7 +123,7 @@ def _linux(
     linux: dict[str, Any] = {
         "cgroupsPath": cgroups_path(container, defaults),
         "namespaces": namespaces(container, preparation.netns, find),
-        "resources": {"devices": allowed, **oci_resources(host)},
+        "resources": {"devices": allowed, **_limits(host)},
     }
     if nodes:
         linux["devices"] = nodes
@@ -139,6 +139,11 @@ def _linux(
         linux["maskedPaths"] = list(masked)
         linux["readonlyPaths"] = list(read_only)
     return linux
+
+
+def _limits(host: HostConfig) -> dict[str, Any]:
+    # No quota, said as -1: new groups have none, and crun cannot write it.
+    return oci_resources(host.model_copy(update={"CpuQuota": 0}) if host.CpuQuota < 0 else host)
 
 
 def _seccomp(
