@@ -11,7 +11,7 @@ The names here serve every plugin; `plugin_sdk.containers`, `.images`, `.storage
 from pathlib import Path
 from typing import Any
 
-from kernel.contracts.common import Holder, Wire
+from kernel.contracts.common import Holder, IdMap, IdRange, Wire
 from kernel.contracts.events import Event, EventBus
 from kernel.contracts.plugin import (
     Drivers,
@@ -59,6 +59,8 @@ __all__ = [
     "EventBus",
     "Forbidden",
     "Holder",
+    "IdMap",
+    "IdRange",
     "HookStats",
     "Hooks",
     "InvalidParameter",

@@ -83,9 +83,10 @@ def _draft(
     storage = service.ctx.require(Storage)
 
     async def rootfs() -> Path:
-        return await storage.driver().mount(container_id)
+        driver = storage.driver()
+        return await (driver.mount(container_id, ids=draft.ids) if draft.ids else driver.mount(container_id))
 
-    return ContainerDraft(
+    draft = ContainerDraft(
         id=container_id,
         name=name,
         config=config,
@@ -95,6 +96,7 @@ def _draft(
         api_version=api_version,
         rootfs=rootfs,
     )
+    return draft
 
 
 def _free_name(service: ContainerService, asked: str) -> str:
@@ -196,6 +198,7 @@ def _record(draft: ContainerDraft, driver: str) -> ContainerRecord:
         Networking=draft.networking,
         Mounts=list(draft.mounts),
         LogPath=draft.log_path,
+        Ids=draft.ids,
     )
 
 

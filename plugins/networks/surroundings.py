@@ -57,7 +57,7 @@ class Surroundings:
                 copy_hosts=mode.kind == "host",
                 names=lines,
             )
-            return hosts.write(Path(attachment.Files), files), host
+            return hosts.write(Path(attachment.Files), files, container.Ids), host
 
         mounts, host = await blocking(work)
         add_mounts(preparation, container, hosts.for_guest(mounts) if attachment.Guest else mounts)

@@ -12,7 +12,7 @@ from plugin_sdk.aio import blocking
 from plugin_sdk.containers import ContainerDraft, ContainerRecord, Containers, Preparation
 from plugin_sdk.managed import ManagedPlugins
 from plugin_sdk.runtime import Exit, Runtime, Runtimes
-from plugins.runtime_oci import capabilities, cgroups, checks, host, mounts, seccomp
+from plugins.runtime_oci import capabilities, cgroups, checks, host, mounts, remap, seccomp
 from plugins.runtime_oci.driver import OciRuntime, Shared
 from plugins.runtime_oci.execs import ExecLauncher
 from plugins.runtime_oci.migration import Readiness, own_procs
@@ -51,6 +51,7 @@ class RuntimeOciPlugin(Plugin):
             _adjust_oom_score(settings.oom_score_adjust)
         programs = await blocking(binaries, settings, ctx.run)
         profile = await blocking(read_profile, settings.seccomp_profile)
+        self._ids = await blocking(remap.read_remap, settings.userns_remap)
         groups = await blocking(cgroups.detect)
         facts = await blocking(host.look, groups)
         self._service = RuntimesService(next(iter(programs)), settings.init_path)
@@ -142,6 +143,9 @@ class RuntimeOciPlugin(Plugin):
         checks.check_options(asked)
         checks.check_limits(asked, shared.facts)
         self._check_parent(asked.CgroupParent)
+        if self._ids is not None and asked.UsernsMode != "host":
+            remap.check_remapped(asked)
+            draft.ids = self._ids
         if (settings.init if asked.Init is None else asked.Init) and not asked.PidMode:
             await blocking(self._service.init_path)
         changed = checks.fit_limits(asked, shared.facts, v2=shared.groups.v2, warn=draft.warnings.append)
@@ -180,7 +184,7 @@ class RuntimeOciPlugin(Plugin):
     async def engine_container_prepare(self, container: ContainerRecord, preparation: Preparation) -> None:
         """Mount the /dev/shm that other containers may share."""
         if container.HostConfig.IpcMode == "shareable":
-            await blocking(mounts.mount_shm, self._shm(container.Id), container.HostConfig.ShmSize)
+            await blocking(mounts.mount_shm, self._shm(container.Id), container.HostConfig.ShmSize, container.Ids)
 
     @hookimpl(order=10)
     async def engine_container_release(self, container: ContainerRecord, exit: Exit | None) -> None:
@@ -205,7 +209,10 @@ class RuntimeOciPlugin(Plugin):
             "RuncCommit": {"ID": default.commit or default.version, "Expected": default.commit or default.version},
             "InitBinary": settings.init_path or "docker-init",
             "SecurityOptions": host.security_options(
-                profile, cgroupns=shared.groups.v2, no_new_privileges=settings.no_new_privileges
+                profile,
+                cgroupns=shared.groups.v2,
+                no_new_privileges=settings.no_new_privileges,
+                userns=self._ids is not None,
             ),
         }
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from plugin_sdk.containers import ContainerRecord, HostConfig, Preparation, Ulimit
 from plugin_sdk.runtime import OciMount, OciSpec
-from plugins.runtime_oci import devices, mounts, process, seccomp, users
+from plugins.runtime_oci import devices, mounts, process, remap, seccomp, users
 from plugins.runtime_oci.limits import oci_resources
 from plugins.runtime_oci.namespaces import OTHER, FindContainer, namespaces, running_donor
 from plugins.runtime_oci.security import apparmor_profile, parse_security_options
@@ -122,12 +122,18 @@ def _linux(
         allowed = [*devices.default_rules(), *rules, *map(devices.check_rule, host.DeviceCgroupRules)]
     linux: dict[str, Any] = {
         "cgroupsPath": cgroups_path(container, defaults),
-        "namespaces": namespaces(container, preparation.netns, find),
+        "namespaces": namespaces(container, preparation.netns, find, preparation.userns),
         "resources": {"devices": allowed, **_limits(host)},
     }
+    if container.Ids is not None:
+        linux["uidMappings"] = remap.oci_ranges(container.Ids.Uids)
+        linux["gidMappings"] = remap.oci_ranges(container.Ids.Gids)
     if nodes:
         linux["devices"] = nodes
     sysctls = dict(_NET_SYSCTLS) if preparation.netns is not None and host.NetworkMode != "host" else {}
+    if sysctls and container.Ids is not None:
+        # Groups that the namespace does not have cannot be named in it.
+        sysctls["net.ipv4.ping_group_range"] = f"0 {sum(part.Size for part in container.Ids.Gids) - 1}"
     sysctls |= host.Sysctls
     if sysctls:
         linux["sysctl"] = sysctls

@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from plugin_sdk import Conflict, EngineError, InvalidParameter, NotFound
+from plugin_sdk import Conflict, EngineError, IdMap, InvalidParameter, NotFound, NotSupported, userns
 
 from . import mountpoints, mounts
 from .layers import Layers
@@ -41,10 +41,13 @@ class Writables:
         self._options = mounts.features_off()
         self._ending: dict[str, threading.Thread] = {}
         self._detaching = threading.Lock()
+        self._mapping = threading.Lock()
+        self._mapped = layers.root / "mapped"
         self._unreadable: list[Path] = []
 
     def open(self) -> None:
         """Make the folders and learn what is there."""
+        mounts.unmount(str(self._mapped))  # of a daemon that was killed
         self._home.mkdir(mode=0o711, exist_ok=True)
         for name in os.listdir(self._home):
             try:
@@ -126,7 +129,7 @@ class Writables:
         """The merged view of them."""
         return Stack([str(path) for path in self.lower(name)])
 
-    def mount(self, name: str) -> Path:
+    def mount(self, name: str, ids: IdMap | None = None) -> Path:
         """See `StorageDriver.mount`."""
         lower = self.lower(name)
         home = self.folder(name)
@@ -139,20 +142,39 @@ class Writables:
             ending.join(ENDS_WITHIN)  # one upper folder must not be in two overlays at a time
         root = self._layers.root
         here = f"writable/{name}"
+        parts = ([str(path.relative_to(root)) for path in lower], f"{here}/fs", f"{here}/work")
         try:
-            mounts.mount_overlay(
-                root,
-                f"{here}/merged",
-                [str(path.relative_to(root)) for path in lower],
-                f"{here}/fs",
-                f"{here}/work",
-                extra=self._options,
-            )
+            if ids is None:
+                mounts.mount_overlay(root, f"{here}/merged", *parts, extra=self._options)
+            else:
+                self._mount_mapped(str(target), parts, ids)
         except OSError as error:
             raise EngineError(
                 f"cannot mount the file system of {name}, {len(lower)} layers: {error.strerror}; see the kernel's log"
             ) from error
         return target
+
+    def _mount_mapped(self, target: str, parts: tuple[list[str], str, str], ids: IdMap) -> None:
+        """An overlay has no owners of its own to map, so those of its layers are: all are below one folder, which is shown
+        with other owners for as long as the mount takes (the overlay then holds what it needs)."""
+        with self._mapping:
+            self._mapped.mkdir(mode=0o711, exist_ok=True)
+            try:
+                mounts.attach_mapped(self._layers.root, self._mapped, userns.descriptor(ids))
+            except OSError as error:
+                kind = mounts.file_system(self._layers.root)[1]
+                raise NotSupported(
+                    f"--userns-remap needs ID-mapped mounts, which {kind} at {self._layers.root} does not offer with this"
+                    f" kernel ({error.strerror}): use Linux 5.19 or later, and put the data root (--data-root) on ext4,"
+                    f" xfs or btrfs"
+                ) from error
+            try:
+                # The overlay makes files in its work folder as whoever mounts it.
+                userns.in_thread_as(
+                    ids, mounts.mount_overlay, self._mapped, target, *parts, extra=self._options
+                )
+            finally:
+                mounts.unmount(str(self._mapped))
 
     def unmount(self, name: str) -> None:
         """See `StorageDriver.unmount`. What is pending is written to the disk behind the caller's back."""

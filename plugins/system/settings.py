@@ -23,9 +23,6 @@ class Settings(BaseModel):
         key="cdi-spec-dirs",
         ignored="CDI devices are not supported yet",
     )
-    userns_remap: str = setting(
-        "", "User and group of a user namespace for containers (not supported)", flag="--userns-remap"
-    )
     rootless: bool = setting(False, "Run without root (not supported)", flag="--rootless")
 
     live_restore: bool = setting(
@@ -129,12 +126,6 @@ class Settings(BaseModel):
                 raise ValueError(f"conflict labels for {key}={value} and {key}={seen[key]}")
         return list(dict.fromkeys(labels))
 
-    @field_validator("userns_remap")
-    @classmethod
-    def _refuse_remap(cls, value: str) -> str:
-        if value:
-            raise ValueError("user namespaces are not supported by this engine yet; leave the option out")
-        return value
 
     @field_validator("rootless")
     @classmethod
