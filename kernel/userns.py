@@ -42,7 +42,9 @@ def sleeper(ids: IdMap, *, network: bool = False) -> Iterator[int]:
             ready, _, _ = select.select([process.stdout], [], [], READY_DEADLINE)
             if not ready or not os.read(process.stdout.fileno(), 1):
                 process.kill()
-                raise OSError(f"no user namespace can be made: {process.stderr.read().decode(errors='replace').strip()}")
+                raise OSError(
+                    f"no user namespace can be made: {process.stderr.read().decode(errors='replace').strip()}"
+                )
             for name, ranges in (("uid_map", ids.Uids), ("gid_map", ids.Gids)):
                 lines = "".join(f"{part.Inside} {part.Host} {part.Size}\n" for part in ranges)
                 Path(f"/proc/{process.pid}/{name}").write_text(lines)

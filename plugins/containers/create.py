@@ -167,7 +167,7 @@ async def _make(service: ContainerService, draft: ContainerDraft) -> ContainerRe
         await storage.driver().create(draft.id, draft.image.ChainID, options=draft.host.StorageOpt or None)
         await service.ctx.hooks.all("engine_container_create", draft=draft)
         if draft.config.WorkingDir not in ("", "/", draft.image.Config.WorkingDir):
-            await blocking(make_working_dir, await draft.rootfs(), draft.config.WorkingDir, draft.mounts)
+            await blocking(make_working_dir, await draft.rootfs(), draft.config.WorkingDir, draft.mounts, draft.ids)
         record = _record(draft, storage.default)
         await service.records.insert(record)
     except BaseException as failure:

@@ -8,13 +8,17 @@ import posixpath
 from collections.abc import Iterable
 from pathlib import Path
 
-from plugin_sdk import InvalidParameter
+from plugin_sdk import IdMap, InvalidParameter
 from plugin_sdk.containers import MountPoint
 from plugin_sdk.rootfs import make_folders
+from plugin_sdk.userns import acting_as
 
 
-def make_working_dir(root: Path, path: str, mounts: Iterable[MountPoint]) -> None:
+def make_working_dir(root: Path, path: str, mounts: Iterable[MountPoint], ids: IdMap | None) -> None:
     """Make a folder and those above it, root's, if they are missing. Blocking.
+
+    Args:
+        ids: of the container's user namespace, whose root is meant.
 
     Below a mount nothing is made: what lies there is not the container's, or not mounted yet.
 
@@ -23,7 +27,9 @@ def make_working_dir(root: Path, path: str, mounts: Iterable[MountPoint]) -> Non
     if any(_within(path, mount.Destination) for mount in mounts):
         return
     try:
-        os.close(make_folders(root, path))
+        uid, gid = ids.root if ids else (0, 0)
+        with acting_as(ids):
+            os.close(make_folders(root, path, uid=uid, gid=gid))
     except OSError as error:
         if error.errno not in (errno.ENOTDIR, errno.EEXIST, errno.ELOOP):
             raise

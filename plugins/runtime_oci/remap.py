@@ -74,7 +74,15 @@ def _make_default() -> None:
     try:
         pwd.getpwnam(DEFAULT_USER)
     except KeyError:
-        command = ["useradd", "--system", "--user-group", "--no-create-home", "--shell", "/usr/sbin/nologin", DEFAULT_USER]
+        command = [
+            "useradd",
+            "--system",
+            "--user-group",
+            "--no-create-home",
+            "--shell",
+            "/usr/sbin/nologin",
+            DEFAULT_USER,
+        ]
         _run(command)
     for file, option in ((SUBUID, "--add-subuids"), (SUBGID, "--add-subgids")):
         lines = file.read_text().splitlines() if file.exists() else []

@@ -170,9 +170,7 @@ class Writables:
                 ) from error
             try:
                 # The overlay makes files in its work folder as whoever mounts it.
-                userns.in_thread_as(
-                    ids, mounts.mount_overlay, self._mapped, target, *parts, extra=self._options
-                )
+                userns.in_thread_as(ids, mounts.mount_overlay, self._mapped, target, *parts, extra=self._options)
             finally:
                 mounts.unmount(str(self._mapped))
 

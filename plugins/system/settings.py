@@ -126,7 +126,6 @@ class Settings(BaseModel):
                 raise ValueError(f"conflict labels for {key}={value} and {key}={seen[key]}")
         return list(dict.fromkeys(labels))
 
-
     @field_validator("rootless")
     @classmethod
     def _refuse_rootless(cls, value: bool) -> bool:

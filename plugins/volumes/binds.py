@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from plugin_sdk import EngineError, InvalidParameter, sysmount
+from plugin_sdk import EngineError, IdMap, InvalidParameter, sysmount
 from plugin_sdk.containers import MountPoint
 from plugin_sdk.rootfs import open_in_root
 
@@ -17,8 +17,8 @@ def first_missing(paths: list[str]) -> str:
     return next((path for path in paths if not os.path.lexists(path)), "")
 
 
-def bind_source(mount: MountPoint) -> str:
-    """Blocking. Makes a missing source folder for `-v`; raises InvalidParameter for `--mount`."""
+def bind_source(mount: MountPoint, ids: IdMap | None) -> str:
+    """Blocking. Makes a missing source folder for `-v`, the container's root's; raises InvalidParameter for `--mount`."""
     if not os.path.lexists(mount.Source):
         if mount.Options.get("MustExist"):
             raise InvalidParameter(
@@ -26,6 +26,8 @@ def bind_source(mount: MountPoint) -> str:
             )
         try:
             Path(mount.Source).mkdir(mode=0o755, parents=True, exist_ok=True)
+            if ids is not None:
+                os.chown(mount.Source, *ids.root, follow_symlinks=False)
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
             raise EngineError(f"error while creating mount source path '{mount.Source}': mkdir: {reason}") from None

@@ -28,7 +28,7 @@ from plugin_sdk.text import new_id
 from plugin_sdk.volumes import VolumeRecord
 
 from .binds import bind_options, bind_source, can_recurse, first_missing, pin, unpin
-from .copyup import copy_up, is_empty
+from .copyup import copy_up, give_to_root, is_empty
 from .local import LocalDriver
 from .modes import tmpfs_options
 from .owed import BOOT, OwedUnmounts, owed
@@ -158,6 +158,8 @@ class ContainerMounts:
             made.append(record.Name)
         if not mount.nocopy and not mount.subpath:
             await self._copy_up(draft, mount.target, record, fresh)
+        if draft.ids is not None and self._plain(record):
+            await self._thread(give_to_root, str(self._local.data(record.Name)), draft.ids)
         inherited = mount.inherited
         return MountPoint(
             Type="volume",
@@ -220,7 +222,7 @@ class ContainerMounts:
                         place = self._ctx.run / container.Id
                         source = await self._touch(record, pin, source, mount.Subpath, place, number)
                 case _:
-                    source = await self._thread(bind_source, mount)
+                    source = await self._thread(bind_source, mount, container.Ids)
             preparation.mounts.append(OciMount(mount.Destination, source, "bind", bind_options(mount)))
             if mount.Type == "volume":
                 self._tell_mounted(container, mount)
