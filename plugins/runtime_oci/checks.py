@@ -193,6 +193,7 @@ def fit_limits(host: HostConfig, facts: HostFacts, *, v2: bool, warn: Warn) -> d
         CpuRealtimePeriod=0,
         CpuRealtimeRuntime=0,
     )
+    discard(host.KernelMemoryTCP, facts.kernel_memory_tcp, "kernel memory TCP", KernelMemoryTCP=0)
     for fields, words in _THROTTLES.items():
         discard(getattr(host, fields), facts.block_limits, *words, **{fields: []})
     swappiness = host.MemorySwappiness

@@ -75,7 +75,16 @@ def unpin(place: Path) -> None:
     place.rmdir()
 
 
-def pin(source: str, subpath: str, place: Path, number: int) -> str:
+def alone(mount: MountPoint, place: Path, number: int) -> str:
+    """`bind_source` for a folder without the mounts below it, held in the folder `place`. Blocking.
+
+    Not left to the runtime: crun 1.8 takes the mounts below along whatever it is told.
+    """
+    private = mount.Propagation.removeprefix("r") not in ("shared", "slave")
+    return pin(mount.Source, "", place, number, recursive=False, private=private)
+
+
+def pin(source: str, subpath: str, place: Path, number: int, *, recursive: bool = True, private: bool = True) -> str:
     """Hold a folder or file within a volume by a bind mount, so that no link can lead elsewhere afterwards. Blocking.
 
     Gives its path, in the folder `place`. Raises InvalidParameter when there is nothing.
@@ -93,8 +102,9 @@ def pin(source: str, subpath: str, place: Path, number: int) -> str:
             target.mkdir(exist_ok=True)
         else:
             target.touch()
-        sysmount.mount(origin, str(target), "", sysmount.MS_BIND | sysmount.MS_REC)
-        sysmount.mount("", str(target), "", sysmount.MS_PRIVATE | sysmount.MS_REC)
+        sysmount.mount(origin, str(target), "", sysmount.MS_BIND | (sysmount.MS_REC if recursive else 0))
+        if private:
+            sysmount.mount("", str(target), "", sysmount.MS_PRIVATE | sysmount.MS_REC)
         return str(target)
     finally:
         os.close(found)

@@ -27,7 +27,7 @@ from plugin_sdk.runtime import OciMount, OciSpec
 from plugin_sdk.text import new_id
 from plugin_sdk.volumes import VolumeRecord
 
-from .binds import bind_options, bind_source, can_recurse, first_missing, pin, unpin
+from .binds import alone, bind_options, bind_source, can_recurse, first_missing, pin, unpin
 from .copyup import copy_up, give_to_root, is_empty
 from .local import LocalDriver
 from .modes import tmpfs_options
@@ -223,6 +223,8 @@ class ContainerMounts:
                         source = await self._touch(record, pin, source, mount.Subpath, place, number)
                 case _:
                     source = await self._thread(bind_source, mount, container.Ids)
+                    if mount.Options.get("NonRecursive") and await self._thread(os.path.isdir, source):
+                        source = await self._thread(alone, mount, self._ctx.run / container.Id, number)
             preparation.mounts.append(OciMount(mount.Destination, source, "bind", bind_options(mount)))
             if mount.Type == "volume":
                 self._tell_mounted(container, mount)
@@ -310,7 +312,7 @@ class ContainerMounts:
 
     async def release(self, container: ContainerRecord) -> None:
         """See `engine_container_release`."""
-        if any(mount.Subpath for mount in container.Mounts):
+        if any(mount.Subpath or mount.Options.get("NonRecursive") for mount in container.Mounts):
             await self._thread(unpin, self._ctx.run / container.Id)
         if (run := self._runs.get(container.Id)) is not None:
             await self._give_back(run)
