@@ -25,8 +25,8 @@ from plugin_sdk.times import now
 
 from . import merge
 from .names import random_name
-from .workdir import make_working_dir
 from .store import name_conflict
+from .workdir import make_working_dir
 
 if TYPE_CHECKING:
     from .service import ContainerService

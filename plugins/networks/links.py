@@ -10,7 +10,6 @@ from plugin_sdk.containers import ContainerRecord, Containers
 from plugin_sdk.network import EndpointRecord
 from plugins.networks.modes import Mode, exposed_ports, parse_port
 
-
 _NOT_TOLD = ("HOME", "PATH")
 
 

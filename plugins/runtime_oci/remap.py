@@ -92,7 +92,7 @@ def _make_default() -> None:
 
 
 def _end(line: str) -> int:
-    _, first, size = (line.split(":") + ["", "", ""])[:3]
+    _, first, size = ([*line.split(":"), "", "", ""])[:3]
     return int(first) + int(size) if first.isdecimal() and size.isdecimal() else 0
 
 

@@ -48,7 +48,9 @@ class Writables:
     def open(self) -> None:
         """Make the folders and learn what is there."""
         mounts.unmount(str(self._mapped))  # of a daemon that was killed
-        self._home.mkdir(mode=0o711, exist_ok=True)
+        # What containers make may be set-user-ID root's, and is for no other user of the host to run.
+        self._home.mkdir(mode=0o710, exist_ok=True)
+        self._home.chmod(0o710)
         for name in os.listdir(self._home):
             try:
                 parent = os.readlink(self._home / name / "parent")
@@ -158,7 +160,9 @@ class Writables:
         """An overlay has no owners of its own to map, so those of its layers are: all are below one folder, which is shown
         with other owners for as long as the mount takes (the overlay then holds what it needs)."""
         with self._mapping:
-            self._mapped.mkdir(mode=0o711, exist_ok=True)
+            # The runtime goes to the root file system as the namespace's root.
+            os.chown(self._home, -1, ids.root[1])
+            self._mapped.mkdir(mode=0o700, exist_ok=True)
             try:
                 mounts.attach_mapped(self._layers.root, self._mapped, userns.descriptor(ids))
             except OSError as error:

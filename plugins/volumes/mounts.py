@@ -159,6 +159,8 @@ class ContainerMounts:
         if not mount.nocopy and not mount.subpath:
             await self._copy_up(draft, mount.target, record, fresh)
         if draft.ids is not None and self._plain(record):
+            # Some runtimes go to the volume as the namespace's root.
+            await self._thread(os.chown, self._ctx.root, -1, draft.ids.root[1])
             await self._thread(give_to_root, str(self._local.data(record.Name)), draft.ids)
         inherited = mount.inherited
         return MountPoint(

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from harness import Client
 
 pytestmark = pytest.mark.real
