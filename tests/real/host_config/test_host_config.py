@@ -53,6 +53,10 @@ def test_limits_are_the_kernels(engine: Client, create: Create) -> None:
     assert limit(pid, "pids", "pids.max", "pids.max") == "50"
     assert str(MIB) in limit(pid, "blkio", "blkio.throttle.read_bps_device", "io.max")
     assert "100" in limit(pid, "blkio", "blkio.throttle.write_iops_device", "io.max")
+    for option in ("--pids-limit=-1", "--cpu-quota=-1"):
+        engine.docker("update", option, made)
+    assert limit(pid, "pids", "pids.max", "pids.max") == "max"
+    assert limit(pid, "cpu", "cpu.cfs_quota_us", "cpu.max").split()[0] in ("-1", "max")
     assert "/engine-test-parent/" in Path(f"/proc/{pid}/cgroup").read_text()
     assert Path(f"/proc/{pid}/oom_score_adj").read_text().strip() == "300"
     told = engine.docker(

@@ -10,6 +10,7 @@ from plugin_sdk import InvalidParameter
 from plugin_sdk.containers import DeviceMapping, HostConfig, Resources, Ulimit
 from plugins.runtime_oci import capabilities, checks, devices
 from plugins.runtime_oci.host import HostFacts, parse_set
+from plugins.runtime_oci.lifting import take_lifted
 from plugins.runtime_oci.limits import oci_resources
 from plugins.runtime_oci.security import parse_security_options
 from plugins.runtime_oci.settings import RuntimeSettings
@@ -233,3 +234,17 @@ def test_cpu_sets() -> None:
     for wrong in ("2-1", "-1", "a", "1,,2"):
         with pytest.raises(ValueError):
             parse_set(wrong)
+
+
+@pytest.mark.parametrize(
+    ("v2", "lifted"),
+    [
+        (False, [("pids", "pids.max", "max"), ("cpu", "cpu.cfs_quota_us", "-1")]),
+        (True, [("pids", "pids.max", "max"), ("cpu", "cpu.max", "max")]),
+    ],
+)
+def test_limits_that_are_taken_away(v2: bool, lifted: list[tuple[str, str, str]]) -> None:
+    limits = oci_resources(Resources(PidsLimit=-1, CpuQuota=-1, CpuShares=512))
+    assert take_lifted(limits, v2=v2) == lifted
+    assert limits == {"cpu": {"shares": 512}}
+    assert take_lifted(oci_resources(Resources(PidsLimit=5)), v2=v2) == []
