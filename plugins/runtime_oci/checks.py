@@ -8,7 +8,7 @@ from typing import Any
 
 from plugin_sdk import InvalidParameter
 from plugin_sdk.containers import HostConfig, Resources
-from plugins.runtime_oci import capabilities, devices, seccomp
+from plugins.runtime_oci import capabilities, cdi, devices, seccomp
 from plugins.runtime_oci.host import HostFacts, parse_set
 from plugins.runtime_oci.namespaces import check_mode
 from plugins.runtime_oci.security import parse_security_options
@@ -64,12 +64,7 @@ def check_options(host: HostConfig) -> None:
     for path in [*(host.MaskedPaths or ()), *(host.ReadonlyPaths or ())]:
         if not path.startswith("/"):
             raise InvalidParameter(f"invalid masked or read-only path {path!r}: want an absolute path")
-    for request in host.DeviceRequests:
-        wanted = request.get("Capabilities") or []
-        text = "[" + " ".join("[" + " ".join(map(str, group)) + "]" for group in wanted) + "]"
-        raise InvalidParameter(
-            f'could not select device driver "{request.get("Driver") or ""}" with capabilities: {text}'
-        )
+    cdi.wanted(host.DeviceRequests)
 
 
 def _check_sysctls(host: HostConfig) -> None:

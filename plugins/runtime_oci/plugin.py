@@ -12,7 +12,7 @@ from plugin_sdk.aio import blocking
 from plugin_sdk.containers import ContainerDraft, ContainerRecord, Containers, Preparation
 from plugin_sdk.managed import ManagedPlugins
 from plugin_sdk.runtime import Exit, Runtime, Runtimes
-from plugins.runtime_oci import capabilities, cgroups, checks, host, mounts, remap, seccomp
+from plugins.runtime_oci import capabilities, cdi, cgroups, checks, host, mounts, remap, seccomp
 from plugins.runtime_oci.driver import OciRuntime, Shared
 from plugins.runtime_oci.execs import ExecLauncher
 from plugins.runtime_oci.migration import Readiness, own_procs
@@ -66,6 +66,7 @@ class RuntimeOciPlugin(Plugin):
             init=settings.init,
             shm=self._shm,
             init_path=self._service.init_path,
+            cdi_folders=settings.cdi_spec_dirs,
         )
         self._shared = Shared(
             settings.conmon, exits, execs, defaults, self._find, groups, facts, Readiness(own_procs())
@@ -143,6 +144,8 @@ class RuntimeOciPlugin(Plugin):
         checks.check_options(asked)
         checks.check_limits(asked, shared.facts)
         self._check_parent(asked.CgroupParent)
+        if asked.DeviceRequests:
+            await blocking(cdi.find, cdi.wanted(asked.DeviceRequests), settings.cdi_spec_dirs)
         if self._ids is not None and asked.UsernsMode != "host":
             remap.check_remapped(asked)
             draft.ids = self._ids
@@ -207,6 +210,7 @@ class RuntimeOciPlugin(Plugin):
             },
             "DefaultRuntime": self._service.default,
             "RuncCommit": {"ID": default.commit or default.version, "Expected": default.commit or default.version},
+            "CDISpecDirs": settings.cdi_spec_dirs,
             "InitBinary": settings.init_path or "docker-init",
             "SecurityOptions": host.security_options(
                 profile,

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from plugin_sdk.containers import ContainerRecord, HostConfig, Preparation, Ulimit
 from plugin_sdk.runtime import OciMount, OciSpec
-from plugins.runtime_oci import devices, mounts, process, remap, seccomp, users
+from plugins.runtime_oci import cdi, devices, mounts, process, remap, seccomp, users
 from plugins.runtime_oci.limits import oci_resources
 from plugins.runtime_oci.namespaces import OTHER, FindContainer, namespaces, running_donor
 from plugins.runtime_oci.security import apparmor_profile, parse_security_options
@@ -31,6 +31,7 @@ class SpecDefaults:
         profile: default seccomp profile: None for the built-in one, {} for none.
         shm: gives the place of a container's shareable /dev/shm.
         init_path: gives the init program; raises NotSupported when there is none.
+        cdi_folders: where CDI devices are described.
     """
 
     cgroup_parent: str = ""
@@ -41,6 +42,7 @@ class SpecDefaults:
     init: bool = False
     shm: Callable[[str], Path] = Path
     init_path: Callable[[], str] = str
+    cdi_folders: Sequence[str] = ()
 
 
 def wants_init(container: ContainerRecord, defaults: SpecDefaults) -> bool:
@@ -98,6 +100,8 @@ def build(container: ContainerRecord, preparation: Preparation, defaults: SpecDe
         spec["hostname"] = hostname
         if config.Domainname:
             spec["linux"].setdefault("sysctl", {}).setdefault("kernel.domainname", config.Domainname)
+    if host.DeviceRequests:
+        cdi.apply(spec, cdi.find(cdi.wanted(host.DeviceRequests), defaults.cdi_folders))
     if annotations := {**host.Annotations, **preparation.annotations}:
         spec["annotations"] = annotations
     if found := _seccomp(options.seccomp, container, defaults, first):

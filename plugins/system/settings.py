@@ -16,13 +16,6 @@ class Settings(BaseModel):
     """Everything that `engine daemon --help` shows for this plugin."""
 
     labels: list[str] = setting([], "Label of this engine, KEY=VALUE", flag="--label", key="labels", reloadable=True)
-    cdi_spec_dirs: list[str] = setting(
-        [],
-        "Folder of CDI specifications",
-        flag="--cdi-spec-dir",
-        key="cdi-spec-dirs",
-        ignored="CDI devices are not supported yet",
-    )
     rootless: bool = setting(False, "Run without root (not supported)", flag="--rootless")
 
     live_restore: bool = setting(
