@@ -68,7 +68,7 @@ def mount_overlay(
     """Mount an overlay.
 
     Args:
-        base: folder to which the other paths are relative; `target` may be absolute.
+        base: folder to which the other paths are relative; `target`, `upper` and `work` may be absolute.
         lower: the uppermost first.
         extra: further mount options.
 
@@ -78,7 +78,7 @@ def mount_overlay(
     """
     root = os.fspath(base)
     # The kernel takes one page of options. Absolute paths read best in /proc/mounts; relative ones are short.
-    options = _options([f"{root}/{path}" for path in lower], f"{root}/{upper}", f"{root}/{work}", extra)
+    options = _options([f"{root}/{path}" for path in lower], os.path.join(root, upper), os.path.join(root, work), extra)
     if len(options) < _PAGE and not any(sign in root for sign in ",:\\"):
         _mount(os.path.join(root, target), options)
         return
