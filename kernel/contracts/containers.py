@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 # A field may not carry its type's bare name: pydantic would take the default for the type.
 from kernel.contracts import container_config as wire
-from kernel.contracts.common import Wire
+from kernel.contracts.common import IdMap, Wire
 from kernel.contracts.container_config import ContainerConfig, HostConfig, NetworkingConfig
 
 if TYPE_CHECKING:
@@ -118,6 +118,7 @@ class ContainerRecord(Wire):
         ChainID: of the image's top layer, "" for an image without layers.
         Driver: storage driver; it holds the writable layer under the container's ID.
         Runtime: the runtime driver's name.
+        Ids: of its user namespace, None for the host's; chosen when it is created, and its own from then on.
     """
 
     Id: str
@@ -137,6 +138,7 @@ class ContainerRecord(Wire):
     State: ContainerState = ContainerState()
     RestartCount: int = 0
     LogPath: str = ""
+    Ids: IdMap | None = None
 
     @property
     def env(self) -> dict[str, str]:
@@ -154,6 +156,7 @@ class ContainerDraft:
         warnings: shown to the client.
         api_version: of the request, for example (1, 41).
         rootfs: mounts the writable layer if it is not yet mounted, and gives its path.
+        ids: see `ContainerRecord.Ids`; set by the runtime's plugin.
     """
 
     id: str
@@ -167,6 +170,7 @@ class ContainerDraft:
     mounts: list[MountPoint] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     log_path: str = ""
+    ids: IdMap | None = None
 
 
 @dataclass(slots=True)
@@ -178,6 +182,7 @@ class Preparation:
         rootfs: the mounted root file system.
         mounts: in addition to the usual kernel file systems; sorted by destination before use.
         netns: path of the network namespace to join; None: the host's.
+        userns: path of the user namespace that owns it, for a container with `Ids`.
         env: added behind the container's own environment.
         annotations: for the OCI spec.
         log: where the container's output goes; None drops it.
@@ -188,6 +193,7 @@ class Preparation:
     rootfs: Path
     mounts: list[OciMount] = field(default_factory=list)
     netns: Path | None = None
+    userns: Path | None = None
     env: list[str] = field(default_factory=list)
     annotations: dict[str, str] = field(default_factory=dict)
     log: LogTarget | None = None

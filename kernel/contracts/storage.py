@@ -12,7 +12,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from kernel.contracts.common import deadline
+from kernel.contracts.common import IdMap, deadline
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +88,15 @@ class StorageDriver(Protocol):
     def writable(self) -> dict[str, str]:
         """Names of all writable layers to their parents' chain IDs."""
 
-    async def mount(self, name: str) -> Path:
-        """Mount a writable layer; a mounted one is fine. Gives the root file system's path."""
+    async def mount(self, name: str, *, ids: IdMap | None = None) -> Path:
+        """Mount a writable layer; a mounted one is fine. Gives the root file system's path.
+
+        Args:
+            ids: the mount shows the files as a user namespace's, whose ID 0 owns what the layers have as 0. Only given
+                where there is such a namespace, so a driver without this may leave the parameter out.
+
+        Raises NotSupported when the file system below cannot do that.
+        """
 
     async def unmount(self, name: str) -> None:
         """Undo; what is not mounted is fine. A busy mount is detached lazily."""

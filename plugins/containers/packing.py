@@ -10,6 +10,7 @@ from collections.abc import Collection
 from contextlib import suppress
 from typing import Protocol
 
+from plugin_sdk import IdMap
 from plugin_sdk.rootfs import open_in_root
 
 CHUNK = 1 << 20
@@ -42,12 +43,14 @@ class Packer:
     Args:
         root: descriptor of the root.
         mounts: paths whose content is taken although it lies on another file system.
+        ids: of the user namespace whose IDs the archive shall name.
     """
 
-    def __init__(self, root: int, out: Sink, mounts: Collection[str] = ()) -> None:
+    def __init__(self, root: int, out: Sink, mounts: Collection[str] = (), ids: IdMap | None = None) -> None:
         self._root = root
         self._out = out
         self._mounts = frozenset(mounts)
+        self._ids = ids
         self._links: dict[tuple[int, int], str] = {}
         self._pending: list[bytes] = []
         self._parent = ("", -1)
@@ -117,7 +120,8 @@ class Packer:
     def _emit(self, entry: int, facts: os.stat_result, name: str) -> None:
         info = tarfile.TarInfo(name)
         info.mode = stat.S_IMODE(facts.st_mode)
-        info.uid, info.gid = facts.st_uid, facts.st_gid
+        owner = facts.st_uid, facts.st_gid
+        info.uid, info.gid = self._ids.inside(*owner) if self._ids else owner
         info.mtime = int(facts.st_mtime)
         kind = stat.S_IFMT(facts.st_mode)
         if kind == stat.S_IFDIR:

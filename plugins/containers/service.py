@@ -107,6 +107,11 @@ class ContainerService:
         """The storage driver that holds its writable layer, under the container's ID."""
         return self.ctx.require(Storage).driver(record.Driver)
 
+    async def mount(self, record: ContainerRecord) -> Path:
+        """Mount its root file system, as its user namespace sees it."""
+        storage = self.storage_of(record)
+        return await (storage.mount(record.Id, ids=record.Ids) if record.Ids else storage.mount(record.Id))
+
     def bundle(self, container_id: str) -> Path:
         """Its folder under the exec root: there from the beginning of a start until all of the run is given back."""
         return self.ctx.run / container_id
@@ -118,7 +123,7 @@ class ContainerService:
         storage = self.storage_of(record)
         live.users += 1
         try:
-            yield await storage.mount(record.Id)
+            yield await self.mount(record)
         finally:
             live.users -= 1
             if not live.users and not self.bundle(record.Id).exists():

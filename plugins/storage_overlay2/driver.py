@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, ParamSpec, TypeVar
 
-from plugin_sdk import EngineError, InvalidParameter, NotFound, Unavailable
+from plugin_sdk import EngineError, IdMap, InvalidParameter, NotFound, Unavailable
 from plugin_sdk.aio import blocking
 from plugin_sdk.storage import Change, LayerInfo
 from plugin_sdk.streams import Inlet, apart
@@ -112,9 +112,9 @@ class Overlay2:
         """See `StorageDriver`."""
         return self._writables.parents()
 
-    async def mount(self, name: str) -> Path:
+    async def mount(self, name: str, *, ids: IdMap | None = None) -> Path:
         """See `StorageDriver`."""
-        return await blocking(_clear, self._writables.mount, name)
+        return await blocking(_clear, self._writables.mount, name, ids)
 
     async def unmount(self, name: str) -> None:
         """See `StorageDriver`."""

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from plugin_sdk import Conflict, EngineError, InvalidParameter, NotFound, NotSupported
+from plugin_sdk import Conflict, EngineError, IdMap, InvalidParameter, NotFound, NotSupported, userns
 
 from . import mountpoints, mounts
 from .layers import Layers
@@ -48,6 +48,9 @@ class Writables:
         self._options = mounts.features_off()
         self._ending: dict[str, threading.Thread] = {}
         self._detaching = threading.Lock()
+        self._mapping = threading.Lock()
+        self._mapped = layers.root / "mapped"
+        self._mapped_upper = layers.root / "mapped-upper"
         self._limited: dict[str, QuotaBackend] = {}
         self._limiting = threading.RLock()
         self._readers: Counter[str] = Counter()
@@ -55,7 +58,10 @@ class Writables:
 
     def open(self) -> None:
         """Make the folders and learn what is there."""
-        self._home.mkdir(mode=0o711, exist_ok=True)
+        self._hide_mapped()  # of a daemon that was killed
+        # What containers make may be set-user-ID root's, and is for no other user of the host to run.
+        self._home.mkdir(mode=0o710, exist_ok=True)
+        self._home.chmod(0o710)
         for name in os.listdir(self._home):
             try:
                 parent = os.readlink(self._home / name / "parent")
@@ -158,7 +164,7 @@ class Writables:
         """The merged view of them."""
         return Stack([str(path) for path in self.lower(name)])
 
-    def mount(self, name: str) -> Path:
+    def mount(self, name: str, ids: IdMap | None = None) -> Path:
         """See `StorageDriver.mount`."""
         lower = self.lower(name)
         home = self.folder(name)
@@ -170,20 +176,19 @@ class Writables:
         if ending is not None:
             ending.join(ENDS_WITHIN)  # one upper folder must not be in two overlays at a time
         with self.upper(name) as upper:
-            self._overlay(name, lower, upper)
+            self._overlay(name, lower, upper, ids)
         return target
 
-    def _overlay(self, name: str, lower: list[Path], upper: Path) -> None:
+    def _overlay(self, name: str, lower: list[Path], upper: Path, ids: IdMap | None) -> None:
         root = self._layers.root
         inside = upper.parent.relative_to(root)
+        parts = [str(path.relative_to(root)) for path in lower]
         try:
+            if ids is not None:
+                self._mount_mapped(name, parts, upper, ids)
+                return
             mounts.mount_overlay(
-                root,
-                f"writable/{name}/merged",
-                [str(path.relative_to(root)) for path in lower],
-                f"{inside}/fs",
-                f"{inside}/work",
-                extra=self._options,
+                root, f"writable/{name}/merged", parts, f"{inside}/fs", f"{inside}/work", extra=self._options
             )
         except OSError as error:
             raise EngineError(
@@ -223,6 +228,45 @@ class Writables:
         """Where the upper folder is, or would be."""
         backend = self._limited.get(name)
         return (self.folder(name) / backend.inner if backend else self.folder(name)) / "fs"
+
+    def _mount_mapped(self, name: str, lower: list[str], upper: Path, ids: IdMap) -> None:
+        """An overlay has no owners of its own to map, so those of its layers are: their folder, and the upper layer's, which
+        may be another file system's, are shown with other owners for as long as the mount takes."""
+        with self._mapping:
+            # The runtime goes to the root file system as the namespace's root.
+            os.chown(self._home, -1, ids.root[1])
+            try:
+                for source, place in ((self._layers.root, self._mapped), (upper.parent, self._mapped_upper)):
+                    place.mkdir(mode=0o700, exist_ok=True)
+                    self._show_mapped(source, place, ids)
+                # The overlay makes files in its work folder as whoever mounts it.
+                userns.in_thread_as(
+                    ids,
+                    mounts.mount_overlay,
+                    self._mapped,
+                    f"{self.folder(name)}/merged",
+                    lower,
+                    f"{self._mapped_upper}/fs",
+                    f"{self._mapped_upper}/work",
+                    extra=self._options,
+                )
+            finally:
+                self._hide_mapped()
+
+    @staticmethod
+    def _show_mapped(source: Path, place: Path, ids: IdMap) -> None:
+        try:
+            mounts.attach_mapped(source, place, userns.descriptor(ids))
+        except OSError as error:
+            kind = mounts.file_system(source)[1]
+            raise NotSupported(
+                f"--userns-remap needs ID-mapped mounts, which {kind} at {source} does not offer with this kernel"
+                f" ({error.strerror}): use Linux 5.19 or later, and put the data root (--data-root) on ext4, xfs or btrfs"
+            ) from error
+
+    def _hide_mapped(self) -> None:
+        for place in (self._mapped, self._mapped_upper):
+            mounts.unmount(str(place))
 
     def unmount(self, name: str) -> None:
         """See `StorageDriver.unmount`. What is pending is written to the disk behind the caller's back."""

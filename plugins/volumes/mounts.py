@@ -27,8 +27,8 @@ from plugin_sdk.runtime import OciMount, OciSpec
 from plugin_sdk.text import new_id
 from plugin_sdk.volumes import VolumeRecord
 
-from .binds import bind_options, bind_source, can_recurse, first_missing, pin, unpin
-from .copyup import copy_up, is_empty
+from .binds import alone, bind_options, bind_source, can_recurse, first_missing, pin, unpin
+from .copyup import copy_up, give_to_root, is_empty
 from .local import LocalDriver
 from .modes import tmpfs_options
 from .owed import BOOT, OwedUnmounts, owed
@@ -158,6 +158,10 @@ class ContainerMounts:
             made.append(record.Name)
         if not mount.nocopy and not mount.subpath:
             await self._copy_up(draft, mount.target, record, fresh)
+        if draft.ids is not None and self._plain(record):
+            # Some runtimes go to the volume as the namespace's root.
+            await self._thread(os.chown, self._ctx.root, -1, draft.ids.root[1])
+            await self._thread(give_to_root, str(self._local.data(record.Name)), draft.ids)
         inherited = mount.inherited
         return MountPoint(
             Type="volume",
@@ -220,7 +224,9 @@ class ContainerMounts:
                         place = self._ctx.run / container.Id
                         source = await self._touch(record, pin, source, mount.Subpath, place, number)
                 case _:
-                    source = await self._thread(bind_source, mount)
+                    source = await self._thread(bind_source, mount, container.Ids)
+                    if mount.Options.get("NonRecursive") and await self._thread(os.path.isdir, source):
+                        source = await self._thread(alone, mount, self._ctx.run / container.Id, number)
             preparation.mounts.append(OciMount(mount.Destination, source, "bind", bind_options(mount)))
             if mount.Type == "volume":
                 self._tell_mounted(container, mount)
@@ -308,7 +314,7 @@ class ContainerMounts:
 
     async def release(self, container: ContainerRecord) -> None:
         """See `engine_container_release`."""
-        if any(mount.Subpath for mount in container.Mounts):
+        if any(mount.Subpath or mount.Options.get("NonRecursive") for mount in container.Mounts):
             await self._thread(unpin, self._ctx.run / container.Id)
         if (run := self._runs.get(container.Id)) is not None:
             await self._give_back(run)
