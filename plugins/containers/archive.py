@@ -137,7 +137,7 @@ async def download(service: ContainerService, ref: str, path: str) -> Download:
     service.emit(record, "archive-path")
 
     def pack(outlet: Outlet) -> None:
-        Packer(root, outlet, mounts).pack(place.real, place.name)
+        Packer(root, outlet, mounts, exact=True).pack(place.real, place.name)
 
     return Download(place.stat(), stack, pack)
 
@@ -199,6 +199,9 @@ async def upload(
         try:
             await work
         except OSError as error:
+            if error.errno == errno.ENOENT and error.filename:
+                # The folder was there: it is one in which nothing can be made, as /proc.
+                raise InvalidParameter(f"{path} in container {ref} takes no file {error.filename!r}") from None
             _translate(error, path, ref)
     service.emit(record, "extract-to-dir")
 

@@ -28,7 +28,7 @@ class AttachRequest:
     """Query of `POST /containers/ID/attach`.
 
     Attributes:
-        stream: go on with what is written from now on.
+        stream: go on with what is written from now on; without a stream to carry, the end comes at once.
         logs: first what was written until now.
         framed: send frames unless the container has a terminal.
     """
@@ -72,7 +72,8 @@ class Attachment:
         waiting: asyncio.Future[ProcessIO] | None = None
         client: RawStream | None = None
         try:
-            if request.stream and not record.State.running:
+            streams = request.stream and bool(request.wanted)
+            if streams and not record.State.running:
                 # Asked for before the client is answered: what it does next, `start`, must find it waiting.
                 waiting = asyncio.ensure_future(self._connect())
                 await asyncio.sleep(0)
@@ -81,7 +82,7 @@ class Attachment:
             while backlog and first is not None:
                 await client.write(first)
                 first = await anext(backlog, None)
-            if request.stream:
+            if streams:
                 waiting = waiting or asyncio.ensure_future(self._connect())
                 if await _before_gone(waiting, client):
                     await self._talk(client, waiting.result())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, WebSocket
@@ -21,6 +22,7 @@ RAW = "application/vnd.docker.raw-stream"
 MULTIPLEXED = "application/vnd.docker.multiplexed-stream"
 MULTIPLEXED_SINCE = (1, 42)
 MAX_SIDE = 65535
+"""What a terminal can have; the API takes any 32-bit number."""
 
 Detach = Annotated[str, Query(alias="detachKeys")]
 
@@ -32,14 +34,16 @@ def content_type(request: Request, multiplexed: bool) -> str:
 
 
 def terminal_size(h: str, w: str) -> tuple[int, int]:
-    """(height, width) of a resize. Raises InvalidParameter."""
-    sides = []
-    for name, text in (("height", h), ("width", w)):
-        try:
-            sides.append(min(max(int(text), 0), MAX_SIDE))
-        except ValueError:
-            raise InvalidParameter(f"invalid {name} {text!r}: want a number of characters") from None
-    return sides[0], sides[1]
+    """(height, width) of a resize. Raises InvalidParameter, in the words of dockerd 27 and newer."""
+    return _side("height", h), _side("width", w)
+
+
+def _side(name: str, text: str) -> int:
+    if not re.fullmatch(r"-?[0-9]{1,20}", text):
+        raise InvalidParameter(f'invalid resize {name} "{text}": invalid syntax')
+    if not 0 <= int(text) < 1 << 32:
+        raise InvalidParameter(f'invalid resize {name} "{text}": value out of range')
+    return min(int(text), MAX_SIDE)
 
 
 def router(service: ContainerService) -> APIRouter:

@@ -190,7 +190,7 @@ def test_logs_before_the_stream(engine: Client, create: Callable[..., str]) -> N
     [
         ("/containers/nope/attach?stream=1", 404, "No such container: nope"),
         ("/containers/{name}/attach?stream=1&detachKeys=zzz", 400, "Invalid detach keys (zzz) provided"),
-        ("/containers/{name}/resize?h=a&w=1", 400, "invalid height 'a': want a number of characters"),
+        ("/containers/{name}/resize?h=a&w=1", 400, 'invalid resize height "a": invalid syntax'),
         ("/containers/{name}/resize?h=1&w=1", 409, "container {name} is not running"),
         ("/exec/nope/start", 404, "No such exec instance: nope"),
         ("/exec/nope/resize?h=1&w=1", 404, "No such exec instance: nope"),
@@ -209,7 +209,7 @@ def test_paused(engine: Client, create: Callable[..., str]) -> None:
     try:
         for path, message in (
             ("attach?stream=1", f"container {called} is paused, unpause the container before attach"),
-            ("exec", f"Container {called} is paused, unpause the container before exec"),
+            ("exec", f"Container {name} is paused, unpause the container before exec"),
         ):
             answer = engine.http("POST", f"/containers/{name}/{path}", {"Cmd": ["true"]})
             assert (answer.status, answer.message) == (409, message)
