@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, WebSocket
 from fastapi.responses import Response
 
-from plugin_sdk import Conflict, EngineError, InvalidParameter
+from plugin_sdk import Conflict, InvalidParameter
 from plugin_sdk.api import RawStream
 from plugin_sdk.http import Flag, Hijacked, api_version, hijack, reply
 
@@ -21,6 +21,10 @@ from .websocket import WebSocketStream
 RAW = "application/vnd.docker.raw-stream"
 MULTIPLEXED = "application/vnd.docker.multiplexed-stream"
 MULTIPLEXED_SINCE = (1, 42)
+CHOSEN_SINCE = (1, 42)
+"""Before, a websocket had all streams, whatever was asked for."""
+BINARY_SINCE = (1, 28)
+"""Before, a websocket's output came in text messages."""
 MAX_SIDE = 65535
 """What a terminal can have; the API takes any 32-bit number."""
 
@@ -81,19 +85,14 @@ def router(service: ContainerService) -> APIRouter:
         stderr: Flag = False,
         detach_keys: Detach = "",
     ) -> None:
-        wanted = Wanted(stdin, stdout, stderr)
-        # Without any, clients of before API 1.42 mean all.
-        asked = AttachRequest(wanted if wanted else Wanted(True, True, True), stream, logs, detach_keys, framed=False)
-        try:
-            attachment = Attachment(service, await service.ready(ref), asked)
-        except EngineError as error:
-            # A status for an opening handshake is beyond ASGI's core: the close frame has the reason.
-            await websocket.close(1008, str(error)[:120])
-            return
+        version = api_version(websocket)
+        wanted = Wanted(stdin, stdout, stderr) if version >= CHOSEN_SINCE else Wanted(True, True, True)
+        asked = AttachRequest(wanted, stream, logs, detach_keys, framed=False)
+        attachment = Attachment(service, await service.ready(ref), asked)
 
         async def open_client() -> RawStream:
             await websocket.accept()
-            return WebSocketStream(websocket)
+            return WebSocketStream(websocket, text=version < BINARY_SINCE)
 
         await attachment.serve(open_client)
 
