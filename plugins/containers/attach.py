@@ -15,7 +15,7 @@ from plugin_sdk.logs import LogEntry, LogQuery, Logs
 from plugin_sdk.runtime import ProcessIO
 from plugin_sdk.stdcopy import frame
 
-from .streams import IMPATIENT, PATIENT, Conversation, Ending, OpenClient, Wanted, finish, parse_detach_keys
+from .streams import HEAD_START, IMPATIENT, PATIENT, Conversation, Ending, OpenClient, Wanted, finish, parse_detach_keys
 
 if TYPE_CHECKING:
     from .service import ContainerService
@@ -79,6 +79,12 @@ class Attachment:
                 await asyncio.sleep(0)
             client = await open_client()
             service.emit(record, "attach")
+            if backlog and first is not None:
+                await asyncio.sleep(HEAD_START)
+                # Read anew: what was written meanwhile belongs to it, and the stream begins where it ends.
+                await backlog.aclose()
+                backlog = self._backlog()
+                first = await anext(backlog, None)
             while backlog and first is not None:
                 await client.write(first)
                 first = await anext(backlog, None)

@@ -21,7 +21,7 @@ from plugin_sdk.runtime import STDOUT, ExecProcess
 from plugin_sdk.stdcopy import frame
 from plugin_sdk.text import new_id
 
-from .streams import Conversation, Ending, OpenClient, Wanted, finish, parse_detach_keys
+from .streams import HEAD_START, Conversation, Ending, OpenClient, Wanted, finish, parse_detach_keys
 
 if TYPE_CHECKING:
     from .service import ContainerService
@@ -241,6 +241,7 @@ class Execs:
             process = await self._launch(item, record)
         except EngineError as error:
             text = f"{error}\r\n".encode()
+            await asyncio.sleep(HEAD_START)
             try:
                 await client.write(frame(STDOUT, text) if framed else text)
             except OSError:
