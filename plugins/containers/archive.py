@@ -199,9 +199,10 @@ async def upload(
         try:
             await work
         except OSError as error:
-            if error.errno == errno.ENOENT and error.filename:
-                # The folder was there: it is one in which nothing can be made, as /proc.
-                raise InvalidParameter(f"{path} in container {ref} takes no file {error.filename!r}") from None
+            if error.errno in (errno.ENOENT, errno.ENOTDIR) and error.filename:
+                # The folder was there, so this is about what is in it; in /proc, for one, nothing can be made.
+                why = (error.strerror or "").lower()
+                raise InvalidParameter(f"{path} in container {ref} cannot take {error.filename!r}: {why}") from None
             _translate(error, path, ref)
     service.emit(record, "extract-to-dir")
 

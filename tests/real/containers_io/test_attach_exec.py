@@ -276,10 +276,12 @@ def test_exec_without_streams_does_not_wait(engine: Client, create: Callable[...
 
 
 @pytest.mark.parametrize("how", ["run", "exec"])
-def test_two_hundred_megabytes_both_ways(engine: Client, create: Callable[..., str], tmp_path: Path, how: str) -> None:
+def test_a_quarter_of_a_gigabyte_both_ways(
+    engine: Client, create: Callable[..., str], tmp_path: Path, how: str
+) -> None:
     block = os.urandom(1 << 20)
     with (tmp_path / "big").open("wb") as file:
-        for number in range(200):
+        for number in range(256):
             file.write(number.to_bytes(8, "big") + block[8:])
     if how == "run":
         command = ["docker", "run", "--rm", "-i", "--network", "none", "--log-driver", "none", engine.image, "cat"]
