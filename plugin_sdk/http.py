@@ -18,7 +18,7 @@ import orjson
 from fastapi import Query, Request
 from fastapi.responses import Response, StreamingResponse
 from pydantic import BeforeValidator, ValidationError
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, HTTPConnection
 
 from kernel.contracts.api import ABANDON, HIJACK, RawStream
 from kernel.contracts.common import Wire
@@ -45,7 +45,7 @@ Flag = Annotated[bool, BeforeValidator(_boolean), Query()]
 """A boolean query parameter, read as dockerd reads it."""
 
 
-def api_version(request: Request) -> tuple[int, int]:
+def api_version(request: HTTPConnection) -> tuple[int, int]:
     """Version that the client asked for; the newest for bare paths."""
     version: tuple[int, int] = request.scope["engine.api_version"]
     return version

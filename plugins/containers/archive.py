@@ -137,7 +137,7 @@ async def download(service: ContainerService, ref: str, path: str) -> Download:
     service.emit(record, "archive-path")
 
     def pack(outlet: Outlet) -> None:
-        Packer(root, outlet, mounts, record.Ids).pack(place.real, place.name)
+        Packer(root, outlet, mounts, record.Ids, exact=True).pack(place.real, place.name)
 
     return Download(place.stat(), stack, pack)
 
@@ -199,6 +199,10 @@ async def upload(
         try:
             await work
         except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR) and error.filename:
+                # The folder was there, so this is about what is in it; in /proc, for one, nothing can be made.
+                why = (error.strerror or "").lower()
+                raise InvalidParameter(f"{path} in container {ref} cannot take {error.filename!r}: {why}") from None
             _translate(error, path, ref)
     service.emit(record, "extract-to-dir")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 import tarfile
 from collections.abc import Callable
@@ -11,17 +12,20 @@ from contextlib import suppress
 from typing import BinaryIO, cast
 
 from plugin_sdk import IdMap, InvalidParameter
+from plugin_sdk.compression import plain
 from plugin_sdk.rootfs import make_folders, open_in_root
 from plugin_sdk.userns import acting_as
 
-from .packing import CAPABILITY, CHUNK, ENTRY, FOLDER, XATTR, ZEROS
+from .packing import CAPABILITY, CHUNK, ENTRY, FOLDER, USER, XATTR, ZEROS
 from .rootview import resolve
 
 READ = 64 << 10
 
+_TIME = re.compile(r"(-?)(\d{1,12})(?:\.(\d+))?")
+
 
 class Unpacker:
-    """Unpacks a tar, plain or compressed (gzip, bzip2, xz), into a folder below a root.
+    """Unpacks a tar, plain or compressed (gzip, bzip2, xz, zstd), into a folder below a root.
 
     Links that lie there already are followed within the root, as the container itself would follow them; names that lead out
     of the folder by `..` are refused.
@@ -64,7 +68,8 @@ class Unpacker:
     def _unpack(self, source: BinaryIO) -> None:
         counted = _Counted(source)
         try:
-            with tarfile.open(fileobj=cast(BinaryIO, counted), mode="r|*", bufsize=READ, encoding="utf-8") as archive:
+            data = cast(BinaryIO, plain(counted))
+            with tarfile.open(fileobj=data, mode="r|", bufsize=READ, encoding="utf-8") as archive:
                 for member in archive:
                     archive.members = []  # type: ignore[attr-defined] # it would keep them all
                     self._member(archive, member)
@@ -199,7 +204,7 @@ class Unpacker:
         os.chmod(path, member.mode & 0o7777)
         for key, value in member.pax_headers.items():
             name = key.removeprefix(XATTR)
-            if key.startswith(XATTR) and (name == CAPABILITY or name.startswith("user.")):
+            if key.startswith(XATTR) and (name == CAPABILITY or name.startswith(USER)):
                 with suppress(OSError):  # the file system may know none
                     os.setxattr(path, name, value.encode("utf-8", "surrogateescape"))
         os.utime(path, ns=(_mtime(member), _mtime(member)))
@@ -261,6 +266,10 @@ def _clean(name: str) -> str:
 
 
 def _mtime(member: tarfile.TarInfo) -> int:
+    """Nanoseconds; the header's own text, since tarfile's float has not enough digits."""
+    if found := _TIME.fullmatch(member.pax_headers.get("mtime", "")):
+        whole, fraction = int(found[2]) * 10**9, int((found[3] or "").ljust(9, "0")[:9])
+        return -(whole + fraction) if found[1] else whole + fraction
     return int(member.mtime * 10**9)
 
 
