@@ -13,7 +13,7 @@ from plugin_sdk.network import Networks
 from plugin_sdk.text import Filters, match_labels
 from plugin_sdk.times import parse_moment_ns, parse_ns
 
-from . import endpoints, links
+from . import endpoints
 
 if TYPE_CHECKING:
     from .service import ContainerService
@@ -98,16 +98,10 @@ def _any_text(values: Sequence[str], text_of: Callable[[ContainerRecord], str]) 
     return lambda record: any(match(text_of(record)) for match in matchers)
 
 
-def _name(service: ContainerService, values: Sequence[str]) -> Test:
+def _name(_: ContainerService, values: Sequence[str]) -> Test:
     # With and without the slash: people write `^/web$` and `^web$`.
     matchers = [_matcher(value) for value in values]
-    linked = links.names(service)
-
-    def named(record: ContainerRecord) -> bool:
-        names = (f"/{record.Name}", *linked.get(record.Id, ()))
-        return any(match(name) or match(name[1:]) for match in matchers for name in names)
-
-    return named
+    return lambda record: any(match(record.Name) or match(f"/{record.Name}") for match in matchers)
 
 
 def _ancestor(service: ContainerService, values: Sequence[str]) -> Test:

@@ -18,7 +18,7 @@ DEFAULT_ARGS = "-ef"
 DEADLINE = 10.0
 
 # The column PID is how the container's processes are found: no other may take that title (`-o ppid=PID`).
-_TITLED_PID = re.compile(r"(?:^|[\s,])([^\s,=]+)=\s*(PID[^\s,]*)")
+_TITLED_PID = re.compile(r"\s(\S*)=\s*(PID\S*)")
 
 
 async def top(service: ContainerService, record: ContainerRecord, ps_args: str = DEFAULT_ARGS) -> dict[str, Any]:
