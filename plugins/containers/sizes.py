@@ -71,8 +71,8 @@ class Sizes:
                 self._service.ctx.log.debug("size of container %s: %s", record.Id[:12], error)
                 return
         now = time.monotonic()
-        present = {other.Id for other in self._service.records.all()}
-        for gone in self._known.keys() - present:
-            del self._known[gone]
-        if record.Id in present:
-            self._known[record.Id] = _Measured(written, now + BELIEVED * (now - began))
+        self._known[record.Id] = _Measured(written, now + BELIEVED * (now - began))
+        stored = self._service.records.all()
+        if len(self._known) > 2 * len(stored) + 64:
+            present = {other.Id for other in stored}
+            self._known = {key: value for key, value in self._known.items() if key in present}

@@ -84,3 +84,12 @@ async def test_what_cannot_be_measured_is_nothing(world: Any, storage: SlowStora
     storage.size = -1
     storage.go.set()
     assert await Sizes(world.service).of(record) == (0, 0)
+
+
+async def test_sizes_of_containers_that_are_gone_are_forgotten(world: Any, storage: SlowStorage) -> None:
+    storage.go.set()
+    measured = Sizes(world.service)
+    record = await world.make("one")
+    for number in range(200):
+        await measured.of(record.model_copy(update={"Id": f"{number:064x}"}))
+    assert len(measured._known) < 100
