@@ -263,7 +263,9 @@ def image(folder: Path) -> Iterator[Path]:
 def report(ours: Side, reference: Side | None, megabytes: int) -> bool:
     """Print as Markdown; says whether the aims are met."""
     good = True
-    print("| what | ours, s | MB/s | reference, s | MB/s | ratio | aim |\n| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
+    print(
+        "| what | ours, s | MB/s | reference, s | MB/s | ratio | aim |\n| --- | ---: | ---: | ---: | ---: | ---: | ---: |"
+    )
     for what in TIMES:
         mine = ours.median(what)
         speed = f"{megabytes / mine:.0f}" if mine and what in ("stored", "logs", "api", "follow") else ""
@@ -271,7 +273,11 @@ def report(ours: Side, reference: Side | None, megabytes: int) -> bool:
         if reference:
             theirs = reference.median(what)
             ratio = mine / theirs if theirs else float("nan")
-            line += f" {theirs:.2f} | {megabytes / theirs:.0f} | {ratio:.2f} |" if speed else f" {theirs:.2f} | | {ratio:.2f} |"
+            line += (
+                f" {theirs:.2f} | {megabytes / theirs:.0f} | {ratio:.2f} |"
+                if speed
+                else f" {theirs:.2f} | | {ratio:.2f} |"
+            )
             line += f" {AIM} |" if what in AIMED else " |"
             good = good and (what not in AIMED or ratio <= AIM)
         print(line)
