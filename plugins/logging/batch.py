@@ -119,6 +119,18 @@ def may_have_pieces(chunk: bytes) -> bool:
     return _OUT_PART in chunk or _ERR_PART in chunk
 
 
+def whole_lines(chunk: bytes) -> int:
+    """How many of the lines in a chunk end a line of the container's: all but the pieces."""
+    pieces = 0
+    for head in (_OUT_PART, _ERR_PART):
+        at = chunk.find(head)
+        while at >= 0:
+            # Text can look like it, but not where a line begins.
+            pieces += at == 35 or chunk[at - 36 : at - 35] == b"\n"
+            at = chunk.find(head, at + 1)
+    return chunk.count(b"\n") - pieces
+
+
 def unfinished(chunk: bytes) -> int:
     """Bytes at the end of a chunk that are pieces of a line which goes on; 0 when there are none, or very many."""
     begin = end = len(chunk)

@@ -10,6 +10,7 @@ from typing import BinaryIO
 from plugin_sdk.files import parse_size
 from plugin_sdk.logs import LogEntry, LogSink
 
+from .batch import unfinished, whole_lines
 from .options import DEFAULT_FILES, DEFAULT_SIZE, limits
 from .sinks import RawSink
 from .spool import SEGMENT_SIZE, Position, Spool
@@ -18,6 +19,9 @@ BUFFER_BOUND = DEFAULT_SIZE * DEFAULT_FILES
 """Bytes kept for a sink that does not take them, unless `max-buffer-size` says otherwise."""
 LEAST_RAW_BOUND = SEGMENT_SIZE
 _LOST = "lost"
+_BLOCK = 1 << 20
+_MORE_PIECES = 100
+"""Pieces of a line that are dropped with its beginning."""
 
 
 def segment_size(options: Mapping[str, str], *, raw: bool, buffered: bool) -> int:
@@ -102,15 +106,15 @@ def surplus(spool: Spool, bound: int) -> tuple[Position, Loss] | None:
 
 
 def _count(file: BinaryIO, start: int, end: int) -> tuple[int, int]:
-    """The line end at or behind `end`, or the file's, and how many lines end from `start` on up to there."""
-    lines = 0
+    """The end of a whole line at or behind `end`, or the file's, and how many lines end from `start` on up to there."""
+    lines, more, block = 0, _MORE_PIECES, b""
     file.seek(start)
     while start < end:
-        block = file.read(min(1 << 20, end - start))
+        block = file.read(min(_BLOCK, end - start))
+        block += file.readline() if block[-1:] != b"\n" else b""
         if not block:
-            return start, lines
-        start, lines = start + len(block), lines + block.count(b"\n")
-        if start == end and block[-1:] != b"\n":
-            rest = file.readline()
-            return start + len(rest), lines + rest.count(b"\n")
+            break
+        start, lines = start + len(block), lines + whole_lines(block)
+    while more > 0 and unfinished(block) and (block := file.readline()):
+        start, lines, more = start + len(block), lines + whole_lines(block), more - 1
     return start, lines

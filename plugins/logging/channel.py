@@ -14,7 +14,7 @@ from plugin_sdk import NotFound, PluginContext, PluginError, Unavailable
 from plugin_sdk.logs import LogDriver, LogEntry, LogInfo, LogSink
 
 from . import bounds
-from .batch import join_pieces, parse_monitor, to_entries
+from .batch import join_pieces, parse_monitor, to_entries, whole_lines
 from .bounds import Loss
 from .outlet import CLOSE_DEADLINE, Outlet, known
 from .sinks import Pin, RawSink, accompanied
@@ -319,7 +319,8 @@ class Channel:
         """Blocks. After a failed write, the same lines again."""
         lines = self._at_position().lines(final=self._final)
         missing = Loss.of(self.spool.position.mark)
-        self._taken = missing.plus(Loss(sum(map(len, lines)) + len(lines), len(lines)))
+        block = b"\n".join([*lines, b""])
+        self._taken = missing.plus(Loss(len(block), whole_lines(block)))
         entries = to_entries(parse_monitor(join_pieces(lines)), {})
         return [missing.entry(entries[0].time_ns), *entries] if missing.lines and entries else entries
 

@@ -20,6 +20,7 @@ from plugins.logging.batch import (
     split_lines,
     to_entries,
     utc,
+    whole_lines,
 )
 from plugins.logging.encoding import encode
 from plugins.logging.render import SINGLE, Renderer
@@ -124,6 +125,14 @@ def test_json_file_attributes_and_pieces() -> None:
     assert row == b'{"log":"x","stream":"stderr","attrs":{"a":"b"},"time":"' + SHORT + b'Z"}\n'
     batch = parse_json(row)
     assert (batch.streams, batch.lines, batch.attributes) == ([2], [b"x"], [{"a": "b"}])
+
+
+def test_pieces_are_no_lines_of_their_own() -> None:
+    forged = STAMP + b" stdout P "
+    chunk = block(
+        [line(b"a", tag=b"P"), line(b"b"), line(forged), line(b"c", b"stderr", b"P"), line(b" stderr P ", b"stderr")]
+    )
+    assert whole_lines(chunk) == 3
 
 
 def test_broken_json_lines_are_skipped() -> None:
