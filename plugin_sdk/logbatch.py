@@ -5,6 +5,7 @@ A write that failed is offered again, mostly with the same entries and more behi
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Generic, TypeVar
@@ -31,6 +32,7 @@ class Batch(Generic[T]):
         self.entries: list[LogEntry] = []
         self.records: list[T] = []
         self.done = 0
+        self._lock = threading.Lock()
 
     @property
     def waiting(self) -> Sequence[T]:
@@ -39,11 +41,15 @@ class Batch(Generic[T]):
 
     def offer(self, entries: Sequence[LogEntry], begun: int = 0) -> bool:
         """Take entries that may have been offered before. False: those that were are not among them any more, so what
-        was done or begun does not count.
+        was done or begun does not count. May run in a thread.
 
         Args:
             begun: records behind `done` that may be on their way.
         """
+        with self._lock:
+            return self._offer(entries, begun)
+
+    def _offer(self, entries: Sequence[LogEntry], begun: int) -> bool:
         first = next((at for at, entry in enumerate(self.entries) if entries and entry == entries[0]), 0)
         known = self.entries[first : first + len(entries)]
         same = next((at for at, entry in enumerate(known) if entry != entries[at]), len(known))

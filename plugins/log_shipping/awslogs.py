@@ -8,8 +8,9 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from plugin_sdk import InvalidParameter, Unavailable
@@ -115,19 +116,22 @@ class AwsLogsDriver(ShippingDriver):
         endpoint = options.get("awslogs-endpoint", "")
         if endpoint and (split(endpoint).scheme not in ("http", "https") or not split(endpoint).hostname):
             raise InvalidParameter(f"awslogs-endpoint: want for example https://host:port, got {endpoint}")
-        require("boto3", self.name)
+        require("botocore", self.name)
 
     async def open(self, info: LogInfo) -> LogSink:
         """See `LogDriver.open`. The log stream is made here. What AWS refuses, refuses the container's start."""
         options = info.options
-        require("boto3", self.name)
-        stream = options.get(_STREAM) or log_tag(info, "{{.FullID}}")
-        group = options[_GROUP]
+        require("botocore", self.name)
+        where = {
+            "logGroupName": options[_GROUP],
+            "logStreamName": options.get(_STREAM) or log_tag(info, "{{.FullID}}"),
+        }
         client = await self._calls.run(make_client, options)
-        await self._calls.run(_create, client, options, group, stream)
+        create = partial(_create, client, options, where)
+        await self._calls.run(create)
         pattern = begin_pattern(options)
         batch = self._events.setdefault(info.container.Id, Batch(_encode))
-        return AwsLogsSink(self._calls, client, group, stream, batch, pattern)
+        return AwsLogsSink(self._calls, client, where, create, batch, pattern)
 
     async def remove(self, info: LogInfo) -> None:
         """See `LogDriver.remove`."""
@@ -185,14 +189,16 @@ def _emf_header(params: dict[str, Any], **_: Any) -> None:
     params["headers"]["x-amzn-logs-format"] = _EMF
 
 
-def _create(client: Any, options: Mapping[str, str], group: str, stream: str) -> None:
+def _create(client: Any, options: Mapping[str, str], where: Mapping[str, str]) -> None:
+    """Blocks. Raises InvalidParameter when the service refuses, or Unavailable."""
+    group = where["logGroupName"]
     if not boolean_option(options, "awslogs-create-stream", True):
         return
     try:
-        code = _call(client.create_log_stream, logGroupName=group, logStreamName=stream)
+        code = _call(client.create_log_stream, **where)
         if code == "ResourceNotFoundException" and boolean_option(options, "awslogs-create-group"):
             _call(client.create_log_group, logGroupName=group)
-            code = _call(client.create_log_stream, logGroupName=group, logStreamName=stream)
+            code = _call(client.create_log_stream, **where)
     except _Refused as refused:
         raise InvalidParameter(f"failed to create Cloudwatch log stream: {refused}") from None
     if code == "ResourceNotFoundException":
@@ -251,14 +257,15 @@ class AwsLogsSink:
         self,
         calls: Calls,
         client: Any,
-        group: str,
-        stream: str,
+        where: Mapping[str, str],
+        create: Callable[[], None],
         batch: Batch[Event | None],
         begin: re.Pattern[bytes] | None,
     ) -> None:
         self._calls = calls
         self._client = client
-        self._where = {"logGroupName": group, "logStreamName": stream}
+        self._where = where
+        self._create = create
         self._batch = batch
         self._begin = begin
 
@@ -280,7 +287,9 @@ class AwsLogsSink:
         except _Refused as refused:
             raise Unavailable(f"awslogs: {refused}") from None
         if code == "ResourceNotFoundException":
-            raise Unavailable(f"awslogs: log group or stream is not there: {self._where}")
+            # Somebody removed it.
+            self._create()
+            raise Unavailable(f"awslogs: log group or stream was not there: {self._where}")
 
     async def close(self) -> None:
         """See `LogSink.close`."""

@@ -17,7 +17,7 @@ from contextlib import suppress
 
 from plugin_sdk import Unavailable
 
-from .links import CONNECT_DEADLINE, STALL_DEADLINE, Address
+from .links import CONNECT_DEADLINE, STALL_DEADLINE, Address, Progress
 
 BURST = 64
 """Datagrams after which a short rest lets the receiver's buffer empty: UDP drops what finds no room."""
@@ -52,7 +52,6 @@ class DatagramLink:
         self._socket: socket.socket | None = None
         self._doubtful = False
         self._count = 0
-        self.sent = 0
 
     async def connect(self) -> None:
         """See `Link.connect`."""
@@ -85,15 +84,14 @@ class DatagramLink:
                 problem = error
         raise problem or OSError(errno.EADDRNOTAVAIL, "the name has no address")
 
-    async def send(self, records: Sequence[bytes]) -> None:
+    async def send(self, records: Sequence[bytes], progress: Progress) -> None:
         """See `Link.send`."""
-        self.sent = 0
         await self.connect()
         assert self._socket is not None
         try:
             for record in records:
                 await self._send(self._socket, record)
-                self.sent += 1
+                progress.sent += 1
         except TimeoutError:
             await self.close()
             raise Unavailable(f"write {self.address}: the receiver took nothing for {STALL_DEADLINE:g} s") from None
@@ -169,11 +167,16 @@ def _local(path: str) -> socket.socket:
     return made
 
 
+def _set(ready: asyncio.Future[None]) -> None:
+    if not ready.done():
+        ready.set_result(None)
+
+
 async def _writable(made: socket.socket) -> None:
     """Raises TimeoutError."""
     loop = asyncio.get_running_loop()
-    ready = loop.create_future()
-    loop.add_writer(made, lambda: ready.done() or ready.set_result(None))
+    ready: asyncio.Future[None] = loop.create_future()
+    loop.add_writer(made, _set, ready)
     try:
         async with asyncio.timeout(STALL_DEADLINE):
             await ready

@@ -23,7 +23,7 @@ from plugin_sdk.logs import LogEntry, LogInfo, LogSink
 from plugin_sdk.logwire import Piece
 from plugin_sdk.times import parse_duration_ns
 
-from .links import Address, Link, split
+from .links import Address, Link, Progress, split
 from .shipping import Encode, ShippingDriver, partial_fields
 from .streams import REPLY_LIMIT, StreamLink
 from .tls import client_context
@@ -169,27 +169,25 @@ class AckLink:
     def __init__(self, stream: StreamLink, tag: str) -> None:
         self._stream = stream
         self._tag: bytes = msgpack.packb(tag)
-        self.sent = 0
 
     async def connect(self) -> None:
         """See `Link.connect`."""
         await self._stream.connect()
 
-    async def send(self, records: Sequence[bytes]) -> None:
+    async def send(self, records: Sequence[bytes], progress: Progress) -> None:
         """See `Link.send`."""
-        self.sent = 0
-        while self.sent < len(records):
-            group = _group(records, self.sent)
+        while progress.sent < len(records):
+            group = _group(records, progress.sent)
             chunk = base64.b64encode(secrets.token_bytes(16)).decode()
             head = b"\x93" + self._tag + msgpack.Packer().pack_array_header(len(group))
-            await self._stream.send([head + b"".join(group) + msgpack.packb({"chunk": chunk})])
+            await self._stream.send([head + b"".join(group) + msgpack.packb({"chunk": chunk})], Progress())
             try:
                 await self._acknowledged(chunk)
             except BaseException:
                 # An answer that comes late must not be taken for the next one's.
                 await self._stream.close()
                 raise
-            self.sent += len(group)
+            progress.sent += len(group)
 
     async def _acknowledged(self, chunk: str) -> None:
         unpacker = msgpack.Unpacker(max_buffer_size=REPLY_LIMIT)
@@ -235,11 +233,6 @@ class Patient:
         self._not_before = -math.inf
         self._since: float | None = None
 
-    @property
-    def sent(self) -> int:
-        """See `Link.sent`."""
-        return self._link.sent
-
     async def connect(self) -> None:
         """See `Link.connect`."""
         loop = asyncio.get_running_loop()
@@ -261,10 +254,10 @@ class Patient:
         if self._since is None:
             self._since = loop.time()
 
-    async def send(self, records: Sequence[bytes]) -> None:
+    async def send(self, records: Sequence[bytes], progress: Progress) -> None:
         """See `Link.send`."""
         await self.connect()
-        await self._link.send(records)
+        await self._link.send(records, progress)
 
     async def close(self) -> None:
         """See `Link.close`."""

@@ -31,7 +31,7 @@ Row = dict[str, Any]
 
 def make_client(project: str) -> Any:
     """The library's client for a project, with the default credentials. Blocking."""
-    from google.cloud import logging as cloud_logging
+    import google.cloud.logging as cloud_logging
 
     # Without gRPC: a connection that is kept by threads of its own for each container is too much.
     return cloud_logging.Client(project=project or None, _use_grpc=False)

@@ -19,20 +19,21 @@ STALL_DEADLINE = 10.0
 """Seconds without progress after which a receiver counts as gone."""
 
 
+@dataclass(slots=True)
+class Progress:
+    """How many records of one `send` the receiver has, also when it fails. Each call has its own."""
+
+    sent: int = 0
+
+
 class Link(Protocol):
-    """A way to one receiver. Calls come one after the other.
-
-    Attributes:
-        sent: records of the last `send` that the receiver has, also when it failed.
-    """
-
-    sent: int
+    """A way to one receiver. Calls come one after the other."""
 
     async def connect(self) -> None:
         """Be connected. Raises Unavailable, or InvalidParameter for what waiting does not mend."""
 
-    async def send(self, records: Sequence[bytes]) -> None:
-        """Connect if need be, and send. Raises Unavailable, and what `connect` raises."""
+    async def send(self, records: Sequence[bytes], progress: Progress) -> None:
+        """Connect if need be, and send, and tell of the progress. Raises Unavailable, and what `connect` raises."""
 
     async def close(self) -> None:
         """Let go; a later call connects anew."""

@@ -6,12 +6,16 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import ClassVar
 
 from plugin_sdk import EngineError, NotSupported
+from plugin_sdk.aio import blocking
 from plugin_sdk.logbatch import Batch
 from plugin_sdk.logoptions import check_attributes, check_names
 from plugin_sdk.logs import LogEntry, LogInfo, LogQuery, LogSink
 from plugin_sdk.logwire import Piece, Pieces
 
-from .links import Link
+from .links import Link, Progress
+
+FEW = 50
+"""Entries that are encoded, and compressed, on the event loop; more of them go to a thread."""
 
 Encode = Callable[[LogEntry, Piece | None], bytes]
 """Makes a record of an entry; the piece says where it stands in a line that was cut."""
@@ -30,11 +34,15 @@ class LinkSink:
 
     async def write(self, entries: Sequence[LogEntry]) -> None:
         """See `LogSink.write`. Raises Unavailable; what was sent is not sent again."""
-        self._batch.offer(entries)
+        if len(entries) > FEW:
+            await blocking(self._batch.offer, entries)
+        else:
+            self._batch.offer(entries)
+        progress = Progress()
         try:
-            await self.link.send(self._batch.waiting)
+            await self.link.send(self._batch.waiting, progress)
         except BaseException:
-            self._batch.done += self.link.sent
+            self._batch.done += progress.sent
             raise
         self._batch.clear()
 
@@ -83,6 +91,9 @@ class ShippingDriver:
     async def remove(self, info: LogInfo) -> None:
         """See `LogDriver.remove`: what was sent stays where it is."""
         self._batches.pop(info.container.Id, None)
+
+    def close(self) -> None:
+        """The plugin stops; sinks are closed by those who opened them."""
 
     def batch(self, info: LogInfo, encode: Encode) -> Batch[bytes]:
         """What is under way of a container's log."""

@@ -2,7 +2,10 @@
 
 What was written to such a socket may still be lost with its receiver. The kernel knows how much the other side has: of a
 TCP connection what the peer's kernel acknowledged, of a local socket whether all was read (ioctl SIOCOUTQ, tcp(7),
-unix(7)). A record counts as sent when that is certain; if a connection breaks, the others are sent again.
+unix(7)). A record counts as sent when that is so; if a connection breaks, the others are sent again.
+
+A peer that has read all it acknowledged closes with FIN. One that dies with unread bytes resets the connection, and how many
+those are nobody can say: then all records of the present `send` are sent again, rather twice than not at all.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import fcntl
+import os
 import socket
 import ssl
 import struct
@@ -20,11 +24,13 @@ from typing import Any
 
 from plugin_sdk import InvalidParameter, Unavailable
 
-from .links import CONNECT_DEADLINE, STALL_DEADLINE, Address
+from .links import CONNECT_DEADLINE, STALL_DEADLINE, Address, Progress
 
 WINDOW = 64 << 10
 """Bytes under way at most."""
 REPLY_LIMIT = 64 << 10
+GOODBYE = 1.0
+"""Seconds for the end of a TLS connection. All that counts as sent has arrived before."""
 
 _SIOCOUTQ = 0x5411
 _TCP_USER_TIMEOUT = 18
@@ -36,9 +42,11 @@ class _Wire(asyncio.Protocol):
 
     def __init__(self) -> None:
         self.broken = ""
+        self.ended = False
         self.reset = False
         self.received = bytearray()
         self.came = asyncio.Event()
+        self.over = asyncio.Event()
 
     def data_received(self, data: bytes) -> None:
         # Receivers that answer unasked are not listened to without bound.
@@ -46,6 +54,7 @@ class _Wire(asyncio.Protocol):
         self.came.set()
 
     def eof_received(self) -> None:
+        self.ended = True
         self.broken = self.broken or "the receiver closed the connection"
         self.came.set()
 
@@ -53,6 +62,7 @@ class _Wire(asyncio.Protocol):
         self.reset = self.reset or error is not None
         self.broken = self.broken or (str(error) if error else "the connection was closed")
         self.came.set()
+        self.over.set()
 
 
 class StreamLink:
@@ -74,24 +84,23 @@ class StreamLink:
         self._under: Any = None
         self._written = 0
         self._confirmed = 0
-        self.sent = 0
 
     async def connect(self) -> None:
         """See `Link.connect`."""
         if self._wire is not None and not self._wire.broken:
             return
-        await self.close()
+        self._drop()
         try:
             async with asyncio.timeout(CONNECT_DEADLINE):
                 await self._connect()
         except TimeoutError:
-            await self.close()
+            self._drop()
             raise Unavailable(f"dial {self.address}: no connection within {CONNECT_DEADLINE:g} s") from None
         except ssl.SSLCertVerificationError as error:
-            await self.close()
+            self._drop()
             raise InvalidParameter(f"dial {self.address}: tls: {error.verify_message or error}") from None
         except OSError as error:
-            await self.close()
+            self._drop()
             raise Unavailable(f"dial {self.address}: connect: {_words(error)}") from None
 
     async def _connect(self) -> None:
@@ -116,20 +125,26 @@ class StreamLink:
     def _socket(self) -> Any:
         return self._transport.get_extra_info("socket")
 
-    async def send(self, records: Sequence[bytes]) -> None:
+    async def send(self, records: Sequence[bytes], progress: Progress) -> None:
         """See `Link.send`."""
-        self.sent = 0
         await self.connect()
         ends = [self._written + end for end in accumulate(map(len, records))]
         try:
             await self._send(records)
         except BaseException as error:
-            self.sent = bisect_right(ends, self._confirmed)
-            await self.close()
+            if not self._unread(error):
+                progress.sent = bisect_right(ends, self._confirmed)
+            self._drop()
             if isinstance(error, OSError):
                 raise Unavailable(f"write {self.address}: {_words(error)}") from None
             raise
-        self.sent = len(records)
+        progress.sent = len(records)
+
+    def _unread(self, error: BaseException) -> bool:
+        """The receiver may not have read what its kernel acknowledged."""
+        ended = self._wire is not None and self._wire.ended
+        reset = isinstance(error, OSError) and error.errno != errno.ETIMEDOUT
+        return reset and not ended and not self.address.path
 
     async def _send(self, records: Sequence[bytes]) -> None:
         batch: list[bytes] = []
@@ -200,13 +215,31 @@ class StreamLink:
         wire.received.clear()
         return data
 
+    def _drop(self) -> None:
+        """Let go at once: what waits in a broken connection is sent again."""
+        if self._transport is not None:
+            self._transport.abort()
+        self._transport = self._under = self._wire = None
+
     async def close(self) -> None:
         """See `Link.close`."""
+        wire = self._wire
         transport, self._transport, self._under, self._wire = self._transport, None, None, None
-        if transport is not None:
-            # All that counts as sent has arrived; a polite goodbye of TLS could hang.
+        if transport is None:
+            return
+        transport.close()
+        try:
+            if wire is not None:
+                async with asyncio.timeout(GOODBYE):
+                    await wire.over.wait()
+        except TimeoutError:
+            pass
+        finally:
             transport.abort()
 
 
 def _words(error: OSError) -> str:
-    return (error.strerror or str(error)) if error.errno else str(error)
+    # A look-up of names has numbers of its own.
+    if error.errno and not isinstance(error, socket.gaierror):
+        return os.strerror(error.errno).lower()
+    return error.strerror or str(error)
