@@ -82,7 +82,11 @@ def test_attributes() -> None:
         (check_common, {"cache-disabled": "maybe"}, "invalid value for option cache-disabled: "),
         (lambda options: size_option(options, "s"), {"s": "0"}, "s must be a positive number"),
         (lambda options: count_option(options, "c"), {"c": "0"}, "c cannot be less than 1"),
-        (lambda options: count_option(options, "c"), {"c": "x"}, 'invalid value for c: x: strconv.Atoi: parsing "x": invalid syntax'),
+        (
+            lambda options: count_option(options, "c"),
+            {"c": "x"},
+            'invalid value for c: x: strconv.Atoi: parsing "x": invalid syntax',
+        ),
         (lambda options: check_names(options, ("a",), "no '{}' here"), {"mode": "", "b": ""}, "no 'b' here"),
     ],
 )
