@@ -137,7 +137,7 @@ async def download(service: ContainerService, ref: str, path: str) -> Download:
     service.emit(record, "archive-path")
 
     def pack(outlet: Outlet) -> None:
-        Packer(root, outlet, mounts, exact=True).pack(place.real, place.name)
+        Packer(root, outlet, mounts, record.Ids, exact=True).pack(place.real, place.name)
 
     return Download(place.stat(), stack, pack)
 
@@ -152,7 +152,7 @@ async def export(service: ContainerService, ref: str) -> Download:
     def pack(outlet: Outlet) -> None:
         root = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            Packer(root, outlet).pack("/", "", itself=False)
+            Packer(root, outlet, ids=record.Ids).pack("/", "", itself=False)
         finally:
             os.close(root)
 
@@ -184,7 +184,7 @@ async def upload(
         folder = await apart(_target, root, path, ref, record)
         owner = await apart(users.owner_of, root, record.Config.User) if as_user else None
         inlet = Inlet()
-        unpacker = Unpacker(root, folder, keep_kind=keep_kind, owner=owner)
+        unpacker = Unpacker(root, folder, keep_kind=keep_kind, owner=owner, ids=record.Ids)
         work = asyncio.ensure_future(apart(_unpack, unpacker, inlet))
         try:
             async for data in _gathered(body):

@@ -10,8 +10,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
+import os
+import signal
 import time
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -172,15 +175,24 @@ class Execs:
             raise Conflict(f"exec {exec_id} is not running")
         await item.process.resize(height, width)
 
-    async def run(self, record: ContainerRecord, spec: ExecSpec) -> tuple[int, bytes]:
-        """Run to the end; gives exit code and output, both streams as they came, OUTPUT_LIMIT bytes at most."""
+    async def run(self, record: ContainerRecord, spec: ExecSpec, timeout: float | None = None) -> tuple[int, bytes]:
+        """Run to the end; gives exit code and output, both streams as they came, OUTPUT_LIMIT bytes at most.
+
+        Raises DeadlineExceeded after `timeout` seconds; the process is killed then.
+        """
         created = await self.create(record.Id, spec, Wanted(stdout=True, stderr=True))
         item, record = await self._begin(created.id)
         process = await self._launch(item, record)
         output = bytearray()
         try:
-            while (chunk := await process.read()) is not None:
-                output += chunk[1][: OUTPUT_LIMIT - len(output)]
+            async with asyncio.timeout(timeout):
+                while (chunk := await process.read()) is not None:
+                    output += chunk[1][: OUTPUT_LIMIT - len(output)]
+        except TimeoutError:
+            with suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGKILL)
+            self._service.ctx.spawn(self._settle(item, record, process), name=f"exec-{item.id[:12]}")
+            raise DeadlineExceeded(f"{spec.argv[0]} did not end within {timeout:g} s and was killed") from None
         except BaseException:
             self._service.ctx.spawn(self._settle(item, process), name=f"exec-{item.id[:12]}")
             raise

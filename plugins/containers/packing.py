@@ -10,6 +10,7 @@ from collections.abc import Collection
 from contextlib import suppress
 from typing import Protocol
 
+from plugin_sdk import IdMap
 from plugin_sdk.rootfs import open_in_root
 
 CHUNK = 1 << 20
@@ -43,14 +44,18 @@ class Packer:
     Args:
         root: descriptor of the root.
         mounts: paths whose content is taken although it lies on another file system.
+        ids: of the user namespace whose IDs the archive shall name.
         exact: tell nanoseconds and the users' extended attributes too. `export` does not: its tars become layers,
             which other engines make with whole seconds and capabilities alone.
     """
 
-    def __init__(self, root: int, out: Sink, mounts: Collection[str] = (), *, exact: bool = False) -> None:
+    def __init__(
+        self, root: int, out: Sink, mounts: Collection[str] = (), ids: IdMap | None = None, *, exact: bool = False
+    ) -> None:
         self._root = root
         self._out = out
         self._mounts = frozenset(mounts)
+        self._ids = ids
         self._exact = exact
         self._links: dict[tuple[int, int], str] = {}
         self._pending: list[bytes] = []
@@ -121,7 +126,8 @@ class Packer:
     def _emit(self, entry: int, facts: os.stat_result, name: str) -> None:
         info = tarfile.TarInfo(name)
         info.mode = stat.S_IMODE(facts.st_mode)
-        info.uid, info.gid = facts.st_uid, facts.st_gid
+        owner = facts.st_uid, facts.st_gid
+        info.uid, info.gid = self._ids.inside(*owner) if self._ids else owner
         info.mtime = facts.st_mtime_ns // 10**9
         if self._exact and (fraction := facts.st_mtime_ns % 10**9):
             info.pax_headers = {"mtime": f"{info.mtime}.{fraction:09}"}

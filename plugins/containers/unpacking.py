@@ -11,9 +11,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import BinaryIO, cast
 
-from plugin_sdk import InvalidParameter
+from plugin_sdk import IdMap, InvalidParameter
 from plugin_sdk.compression import plain
 from plugin_sdk.rootfs import make_folders, open_in_root
+from plugin_sdk.userns import acting_as
 
 from .packing import CAPABILITY, CHUNK, ENTRY, FOLDER, USER, XATTR, ZEROS
 from .rootview import resolve
@@ -34,15 +35,23 @@ class Unpacker:
         folder: where to unpack, resolved and there.
         keep_kind: refuse to replace a folder by something else and the other way round.
         owner: (uid, gid) for everything, instead of the archive's.
+        ids: of the user namespace whose IDs the archive and `owner` name.
     """
 
     def __init__(
-        self, root: int, folder: str, *, keep_kind: bool = False, owner: tuple[int, int] | None = None
+        self,
+        root: int,
+        folder: str,
+        *,
+        keep_kind: bool = False,
+        owner: tuple[int, int] | None = None,
+        ids: IdMap | None = None,
     ) -> None:
         self._root = root
         self._folder = folder.rstrip("/")
         self._keep_kind = keep_kind
         self._owner = owner
+        self._ids = ids
         self._parent = ("", -1)
         self._times: list[tuple[str, int]] = []
 
@@ -53,6 +62,10 @@ class Unpacker:
             InvalidParameter: not a tar, a name that leads out, or what `keep_kind` forbids.
             OSError: from the file system.
         """
+        with acting_as(self._ids):
+            self._unpack(source)
+
+    def _unpack(self, source: BinaryIO) -> None:
         counted = _Counted(source)
         try:
             data = cast(BinaryIO, plain(counted))
@@ -116,7 +129,8 @@ class Unpacker:
             try:
                 folder = open_in_root(self._root, parent or "/", FOLDER)
             except FileNotFoundError:
-                folder = make_folders(self._root, resolve(self._root, parent))
+                uid, gid = self._ids.root if self._ids else (0, 0)
+                folder = make_folders(self._root, resolve(self._root, parent), uid=uid, gid=gid)
             self._parent = (parent, folder)
         return self._parent[1], entry
 
@@ -200,7 +214,11 @@ class Unpacker:
         os.utime(entry, ns=(_mtime(member), _mtime(member)), dir_fd=parent, follow_symlinks=False)
 
     def _owner_of(self, member: tarfile.TarInfo) -> tuple[int, int]:
-        return self._owner or (member.uid, member.gid)
+        owner = self._owner or (member.uid, member.gid)
+        try:
+            return self._ids.outside(*owner) if self._ids else owner
+        except ValueError as error:
+            raise InvalidParameter(f"{member.name!r} in the archive: {error}") from None
 
     def _link(self, member: tarfile.TarInfo, parent: int, entry: str) -> None:
         target = _clean(member.linkname)

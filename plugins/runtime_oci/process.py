@@ -63,8 +63,8 @@ def for_container(
         "args": [INIT_INSIDE, "--", *command] if init else command,
         "env": merge_env(
             [DEFAULT_PATH, f"HOSTNAME={hostname}", *(["TERM=xterm"] if config.Tty else [])],
-            [f"HOME={identity.home}"] if "HOME" not in container.env else [],
             config.Env,
+            [f"HOME={identity.home}"] if "HOME" not in container.env else [],
             env,
         ),
         "cwd": config.WorkingDir or "/",
