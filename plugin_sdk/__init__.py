@@ -11,7 +11,7 @@ The names here serve every plugin; `plugin_sdk.containers`, `.images`, `.storage
 from pathlib import Path
 from typing import Any
 
-from kernel.contracts.common import Holder, Wire
+from kernel.contracts.common import Holder, IdMap, IdRange, Wire
 from kernel.contracts.events import Event, EventBus
 from kernel.contracts.plugin import (
     Drivers,
@@ -61,6 +61,8 @@ __all__ = [
     "Holder",
     "HookStats",
     "Hooks",
+    "IdMap",
+    "IdRange",
     "InvalidParameter",
     "Migration",
     "NotFound",
