@@ -1,0 +1,7 @@
+"""images."""
+
+from __future__ import annotations
+
+from differential.scenario import Scenario
+
+SCENARIOS: list[Scenario] = []

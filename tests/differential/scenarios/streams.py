@@ -1,0 +1,7 @@
+"""streams."""
+
+from __future__ import annotations
+
+from differential.scenario import Scenario
+
+SCENARIOS: list[Scenario] = []
