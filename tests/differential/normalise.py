@@ -47,6 +47,7 @@ _PATTERNS: list[tuple[re.Pattern[str], str]] = [
         (r"\b172\.(1[6-9]|2\d|3[01])\.\d+\.\d+\b|\b192\.168\.\d+\.\d+\b", "<IP>"),
         (r"\b[0-9a-f]{2}(:[0-9a-f]{2}){5}\b", "<MAC>"),
         (r"(?<=[\d\]]:)(3[2-9]\d{3}|[4-6]\d{4})\b", "<PORT>"),
+        (r"\b(runc|crun) (?=create failed)", "<RUNTIME> "),
         (r"\(virtual [\d.]+[kM]?B\)", "(virtual <SIZE>)"),
     )
 ]
@@ -60,7 +61,12 @@ _TABLES = {"ps", "images", "top", "stats", "history", "port", "df", "ls", "list"
 
 _BY_KEY: dict[str, str] = {
     "Pid": "<PID>",
+    "SandboxID": "<ID>",
     "SandboxKey": "<PATH>",
+    "LogPath": "<PATH>",
+    "HostnamePath": "<PATH>",
+    "HostsPath": "<PATH>",
+    "ResolvConfPath": "<PATH>",
     "VirtualSize": "<SIZE>",
     "SizeRootFs": "<SIZE>",
     "LastTagTime": "<TIME>",

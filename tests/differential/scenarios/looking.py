@@ -1,7 +1,228 @@
-"""looking."""
+"""ps, inspect, top, port, stats, diff, events, info: what is shown of containers and of the engine."""
 
 from __future__ import annotations
 
-from differential.scenario import Scenario
+from differential.scenario import Scenario, scenario
 
-SCENARIOS: list[Scenario] = []
+_RUN = "! docker run -d --name dt-a dt-busybox sleep 100"
+_THREE = (
+    "! docker create --name dt-a --label dt-x=1 --label dt-y=a dt-busybox sleep 100",
+    "! docker run -d --name dt-b --label dt-x=2 -p 18081:80 -v dt-v:/v --expose 70 dt-busybox sleep 100",
+    "! docker create --name dt-c dt-rich",
+    "! docker start -a dt-c",
+)
+
+
+def _ps(filters: str, *, options: str = "-a") -> str:
+    return f"docker ps {options} --filter name=dt- {filters} --format '{{{{.Names}}}}'"
+
+
+SCENARIOS: list[Scenario] = [
+    scenario(
+        "ps",
+        *_THREE,
+        "docker ps --filter name=dt-",
+        "docker ps -a --filter name=dt-",
+        "docker ps -a --no-trunc --filter name=dt-",
+        "docker ps -aq --filter name=dt-",
+        "docker ps -a -n 1 --filter name=dt- -q",
+        "docker ps -l -q --filter name=dt-",
+    ),
+    scenario(
+        "ps formats",
+        *_THREE,
+        "docker ps -a --filter name=dt- --format '{{.ID}} {{.Image}} {{.Command}} {{.State}} {{.Status}} {{.Ports}} {{.Names}} {{.LocalVolumes}} {{.Mounts}} {{.Networks}} {{.Label \"dt-x\"}}'",
+        "docker ps -a --filter name=dt-b --format '{{json .Labels}}'",
+        "docker ps --filter name=dt- --format 'table {{.Names}}\t{{.State}}'",
+        "docker ps --filter name=dt- --format '{{.Nothing}}'",
+    ),
+    scenario(
+        "ps sizes",
+        "! docker run --name dt-a dt-busybox sh -c 'head -c 100000 /dev/zero > /f'",
+        "docker ps -a -s --filter name=dt-a --format '{{.Size}}'",
+    ),
+    scenario(
+        "ps filters",
+        *_THREE,
+        _ps("--filter status=created"),
+        _ps("--filter status=running"),
+        _ps("--filter status=exited"),
+        _ps("--filter status=odd"),
+        _ps("--filter exited=0"),
+        _ps("--filter exited=x"),
+        _ps("--filter label=dt-x"),
+        _ps("--filter label=dt-x=2"),
+        _ps("--filter label=dt-x --filter label=dt-y=a"),
+        _ps("--filter ancestor=dt-busybox"),
+        _ps("--filter ancestor=dt-none"),
+        _ps("--filter before=dt-b"),
+        _ps("--filter since=dt-a"),
+        _ps("--filter before=dt-no"),
+        _ps("--filter volume=dt-v"),
+        _ps("--filter volume=/v"),
+        _ps("--filter network=bridge"),
+        _ps("--filter network=none"),
+        _ps("--filter publish=18081"),
+        _ps("--filter publish=80"),
+        _ps("--filter expose=70"),
+        _ps("--filter expose=80/tcp"),
+        _ps("--filter publish=odd"),
+        _ps("--filter health=none"),
+        _ps("--filter health=odd"),
+        _ps("--filter is-task=false"),
+        _ps("--filter is-task=odd"),
+        _ps("--filter odd=1"),
+        "docker ps -a --filter name=^/dt-a$ --format '{{.Names}}'",
+        "docker ps -a --filter name=^dt-[ac]$ --format '{{.Names}}'",
+        "docker ps -a --filter 'name=dt-[' --format '{{.Names}}'",
+        "docker ps --filter odd",
+    ),
+    scenario(
+        "ps on the wire",
+        *_THREE,
+        'GET /v1.45/containers/json?all=1&filters={"name":["dt-a"]}',
+        'GET /v1.45/containers/json?all=1&filters={"name":["dt-b"]}',
+        "GET /v1.45/containers/json?limit=x",
+        "GET /v1.45/containers/json?filters=odd",
+        'GET /v1.45/containers/json?filters={"odd":["x"]}',
+    ),
+    scenario(
+        "inspect what is not there",
+        "docker inspect dt-no",
+        "docker container inspect dt-no",
+        "docker inspect --type odd dt-no",
+        "docker inspect --type image dt-no",
+        "docker inspect -f '{{.Nothing}}' dt-busybox",
+        "docker inspect",
+        "inspect dt-no",
+    ),
+    scenario(
+        "inspect by template",
+        _RUN,
+        "docker inspect -f '{{.State.Running}} {{.Config.Image}} {{json .Mounts}} {{len .Id}}' dt-a",
+        "docker inspect -f '{{.Nothing}}' dt-a",
+        "docker inspect -f '{{' dt-a",
+        "docker inspect -f '{{range .NetworkSettings.Networks}}{{.IPPrefixLen}}{{end}}' dt-a",
+        "docker inspect --size -f '{{.SizeRw}}' dt-a",
+    ),
+    scenario(
+        "inspect by a part of the ID",
+        _RUN,
+        "docker inspect -f '{{.Name}}' /dt-a",
+        "docker inspect -f '{{.Name}}' dt-",
+        "docker stop ''",
+    ),
+    scenario(
+        "inspect a running rich container",
+        "! docker network create --subnet 10.77.0.0/24 --gateway 10.77.0.1 dt-n",
+        "docker run -d --name dt-a --network dt-n --ip 10.77.0.9 --network-alias web --mac-address 02:aa:bb:cc:dd:01 -p 18082:80 -v dt-v:/v -m 64m --cpus 0.5 --restart unless-stopped --log-opt max-size=1m -e A=B -l x=y -w /srv --init --cap-add SYS_TIME dt-busybox sleep 100",
+        "inspect dt-a",
+        "docker stop -t 0 dt-a",
+        "inspect dt-a",
+        "docker start dt-a",
+        "inspect dt-a",
+    ),
+    scenario("inspect with size", "! docker create --name dt-a dt-busybox", "GET /v1.45/containers/dt-a/json?size=1"),
+    scenario(
+        "inspect in old versions",
+        _RUN,
+        "GET /v1.24/containers/dt-a/json",
+        "GET /v1.40/containers/dt-a/json",
+        "GET /v1.43/containers/dt-a/json",
+        "GET /v1.44/containers/dt-a/json",
+    ),
+    scenario(
+        "top",
+        _RUN,
+        "docker top dt-a -o pid,comm",
+        "docker top dt-a -o comm",
+        "docker top dt-a -o odd",
+        "docker top dt-no",
+        "docker top dt-a -eo pid,args",
+        "docker top",
+    ),
+    scenario("top of what does not run", "! docker create --name dt-a dt-busybox", "docker top dt-a"),
+    scenario("top on the wire", _RUN, "GET /v1.45/containers/dt-a/top?ps_args=-o%20pid,comm"),
+    scenario(
+        "port",
+        "! docker run -d --name dt-a -p 18083:80 -p 127.0.0.1:18084:53/udp dt-busybox sleep 100",
+        "docker port dt-a | sort",
+        "docker port dt-a 80",
+        "docker port dt-a 53/udp",
+        "docker port dt-a 81",
+        "docker port dt-a odd/x",
+        "docker port dt-no",
+        "docker ps --filter name=dt-a --format '{{.Ports}}'",
+    ),
+    scenario(
+        "port of what does not run", "! docker create --name dt-a -p 18083:80 dt-busybox sleep 100", "docker port dt-a"
+    ),
+    scenario(
+        "port in use",
+        "! docker run -d --name dt-a -p 18085:80 dt-busybox sleep 100",
+        "docker create --name dt-b -p 18085:80 dt-busybox sleep 100",
+        "docker start dt-b",
+        "docker inspect -f '{{.State.Status}} {{.State.ExitCode}} {{.State.Error}}' dt-b",
+    ),
+    scenario(
+        "stats",
+        _RUN,
+        "docker stats --no-stream --format '{{.Name}} {{.PIDs}}' dt-a",
+        "docker stats --no-stream dt-no",
+        "docker stats --no-stream --format '{{.Nothing}}' dt-a",
+    ),
+    scenario(
+        "stats of what does not run",
+        "! docker create --name dt-a dt-busybox",
+        "docker stats --no-stream --format '{{.Name}} {{.MemUsage}} {{.NetIO}} {{.PIDs}}' dt-a",
+    ),
+    scenario(
+        "diff",
+        "! docker run --name dt-a dt-busybox sh -c 'touch /new; rm /etc/group; mkdir /d; echo x > /d/f; echo y >> /etc/passwd'",
+        "docker diff dt-a | sort",
+        "docker diff dt-no",
+        "docker diff",
+    ),
+    scenario(
+        "diff of nothing",
+        "! docker create --name dt-a dt-busybox",
+        "docker diff dt-a",
+        "GET /v1.45/containers/dt-a/changes",
+    ),
+    scenario(
+        "diff does not see volumes",
+        "! docker run --name dt-a -v dt-v:/v --tmpfs /t dt-busybox touch /v/x /t/y",
+        "docker diff dt-a | sort",
+    ),
+    scenario(
+        "events: bad questions",
+        "docker events --since odd --until 0s",
+        "docker events --since 10m --until 0s --filter odd=x",
+        "docker events --since 10m --until 0s --filter odd",
+        "GET /v1.45/events?filters=odd",
+        "GET /v1.45/events?since=x",
+    ),
+    scenario(
+        "events: filters",
+        "! docker run --name dt-a --label dt-e=1 dt-busybox true",
+        "docker events --since 10m --until 0s --filter label=dt-e=1 --filter event=create --filter event=die --filter container=dt-a --format '{{.Type}} {{.Action}} {{.Actor.Attributes.name}}'",
+        "! docker volume create dt-v",
+        "docker events --since 10m --until 0s --filter type=volume --filter volume=dt-v --filter event=create --format '{{.Type}} {{.Action}}'",
+    ),
+    scenario(
+        "info",
+        "docker info --format '{{.OSType}} {{.Architecture}} {{.NCPU}} {{.Driver}} {{.CgroupVersion}} {{.LoggingDriver}} {{.Swarm.LocalNodeState}} {{.LiveRestoreEnabled}} {{.MemoryLimit}} {{.IPv4Forwarding}}'",
+        "docker info --format '{{.Nothing}}'",
+    ),
+    scenario(
+        "version",
+        "docker version --format '{{.Server.Os}} {{.Server.Arch}} {{.Server.MinAPIVersion}}'",
+        "docker version --format '{{.Server.Nothing}}'",
+    ),
+    scenario(
+        "system df",
+        "! docker volume create dt-v",
+        "docker system df --format '{{.Type}}'",
+        "docker system df --format '{{.Nothing}}'",
+    ),
+]

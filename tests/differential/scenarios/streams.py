@@ -1,7 +1,179 @@
-"""streams."""
+"""logs, attach and exec."""
 
 from __future__ import annotations
 
-from differential.scenario import Scenario
+from differential.scenario import Scenario, given, scenario
 
-SCENARIOS: list[Scenario] = []
+_RUN = "! docker run -d --name dt-a dt-busybox sleep 100"
+_LINES = "! docker run --name dt-a dt-busybox sh -c 'for i in 1 2 3 4 5; do echo line $i; done; echo oops >&2'"
+
+SCENARIOS: list[Scenario] = [
+    scenario(
+        "logs",
+        _LINES,
+        "docker logs dt-a",
+        "docker logs --tail 2 dt-a",
+        "docker logs --tail 0 dt-a",
+        "docker logs --tail all dt-a",
+        "docker logs --tail odd dt-a",
+        "docker logs -n -1 dt-a",
+        "docker logs -f dt-a",
+        "docker logs -f --tail 1 dt-a",
+    ),
+    scenario(
+        "logs with times",
+        "! docker run --name dt-a dt-busybox echo hi",
+        "docker logs -t dt-a",
+        "docker logs --since 1h dt-a",
+        "docker logs --until 1h dt-a",
+        "docker logs --since 2001-01-01 dt-a",
+        "docker logs --since odd dt-a",
+        "docker logs --until 1 dt-a",
+    ),
+    scenario(
+        "logs with details",
+        "! docker run --name dt-a --label l=1 -e E=2 --log-opt labels=l --log-opt env=E dt-busybox echo hi",
+        "docker logs --details dt-a",
+    ),
+    scenario(
+        "logs of what is not there or has none",
+        "docker logs dt-no",
+        "! docker run --name dt-a --log-driver none dt-busybox echo hi",
+        "docker logs dt-a",
+        "! docker create --name dt-b dt-busybox",
+        "docker logs dt-b",
+        "docker logs",
+    ),
+    scenario(
+        "logs of a terminal", "docker run --name dt-a -t dt-busybox sh -c 'echo a; echo b >&2'", "docker logs dt-a"
+    ),
+    scenario(
+        "logs without a last newline",
+        "! docker run --name dt-a dt-busybox printf 'a\\nb'",
+        "docker logs dt-a",
+        "docker logs -t dt-a",
+    ),
+    scenario(
+        "logs local driver",
+        "! docker run --name dt-a --log-driver local dt-busybox sh -c 'echo a; echo b >&2'",
+        "docker logs dt-a",
+        "docker logs --tail 1 dt-a",
+    ),
+    scenario(
+        "logs over several starts",
+        "! docker run --name dt-a dt-busybox echo again",
+        "! docker start -a dt-a",
+        "docker logs dt-a",
+    ),
+    scenario(
+        "logs on the wire",
+        _LINES,
+        "GET /v1.45/containers/dt-a/logs",
+        "GET /v1.45/containers/dt-a/logs?stdout=1&tail=x",
+        "GET /v1.45/containers/dt-a/logs?stdout=1&since=x",
+        "GET /v1.45/containers/dt-no/logs?stdout=1",
+    ),
+    scenario(
+        "attach: errors",
+        "docker attach dt-no",
+        "! docker create --name dt-a dt-busybox",
+        "docker attach dt-a",
+        "POST /v1.45/containers/dt-a/attach?stream=1&stdout=1&detachKeys=odd-keys",
+        "POST /v1.45/containers/dt-no/attach?stream=1&stdout=1",
+    ),
+    scenario("attach: paused", _RUN, "! docker pause dt-a", "docker attach dt-a", "! docker unpause dt-a"),
+    scenario(
+        "attach to the end",
+        "! docker run -d -i --name dt-a dt-busybox sh -c 'read x; echo got $x; exit 6'",
+        given("docker attach dt-a", "this\n"),
+        "docker logs dt-a",
+    ),
+    scenario(
+        "start attached and interactive",
+        "! docker create -i --name dt-a dt-busybox sh -c 'read x; echo got $x; exit 6'",
+        given("docker start -ai dt-a", "this\n"),
+    ),
+    scenario(
+        "exec",
+        _RUN,
+        "docker exec dt-a echo hi",
+        "docker exec dt-a sh -c 'echo out; echo err >&2; exit 9'",
+        given("docker exec -i dt-a cat", "some\ninput"),
+        "docker exec -t dt-a sh -c 'tty; echo $TERM'",
+        "docker exec -d dt-a true",
+        "docker exec -w /tmp dt-a pwd",
+        "docker exec -e A=1 -e B=2 dt-a sh -c 'echo $A$B'",
+        "docker exec --env-file env.list dt-a sh -c 'echo $FROM_FILE $SPACED'",
+    ),
+    scenario(
+        "exec users",
+        _RUN,
+        "docker exec -u www dt-a id",
+        "docker exec -u 5:50 dt-a id",
+        "docker exec -u nobody-here dt-a id",
+        "docker exec -u www dt-a sh -c 'echo $HOME'",
+        "docker exec --privileged dt-a grep CapEff /proc/self/status",
+        "docker exec -u www --privileged dt-a grep CapEff /proc/self/status",
+        "docker exec dt-a grep CapEff /proc/self/status",
+    ),
+    scenario(
+        "exec: environment",
+        "! docker run -d --name dt-a -e A=container -h box dt-rich /bin/sh",
+        "! docker rm -f dt-a",
+        "! docker run -d --name dt-a -e A=container -h box --entrypoint sleep dt-rich 100",
+        "docker exec dt-a env | sort",
+        "docker exec -t dt-a env | sort",
+        "docker exec dt-a id",
+        "docker exec dt-a pwd",
+    ),
+    scenario(
+        "exec: what fails",
+        _RUN,
+        "docker exec dt-a no-such-program",
+        "docker exec dt-a /etc/passwd",
+        "docker exec dt-a /etc",
+        "docker exec -w /none dt-a true",
+        "docker exec dt-no true",
+        "docker exec dt-a",
+        "docker exec -e =x dt-a true",
+        "docker exec dt-a sh -c 'kill -9 $$'",
+    ),
+    scenario(
+        "exec: not running",
+        "! docker create --name dt-a dt-busybox",
+        "docker exec dt-a true",
+        "! docker start -a dt-a",
+        "docker exec dt-a true",
+    ),
+    scenario(
+        "exec: read-only and limits",
+        "! docker run -d --name dt-a --read-only --ulimit nofile=99:99 --cap-drop ALL dt-busybox sleep 100",
+        "docker exec dt-a touch /x",
+        "docker exec dt-a sh -c 'ulimit -n'",
+        "docker exec dt-a grep CapEff /proc/self/status",
+    ),
+    scenario(
+        "exec on the wire",
+        _RUN,
+        "POST /v1.45/containers/dt-a/exec {}",
+        'POST /v1.45/containers/dt-a/exec {"Cmd": []}',
+        'POST /v1.45/containers/dt-a/exec {"Cmd": ["true"], "User": "x y"}',
+        'POST /v1.45/containers/dt-no/exec {"Cmd": ["true"]}',
+        "GET /v1.45/exec/no-such/json",
+        'POST /v1.45/exec/no-such/start {"Detach": true}',
+        "POST /v1.45/exec/no-such/resize?h=10&w=10",
+        'POST /v1.45/containers/dt-a/exec {"Cmd": ["true"], "DetachKeys": "odd-keys"}',
+        "POST /v1.45/containers/dt-a/exec {odd",
+    ),
+    scenario(
+        "resize on the wire",
+        _RUN,
+        "POST /v1.45/containers/dt-a/resize?h=x&w=1",
+        "POST /v1.45/containers/dt-no/resize?h=1&w=1",
+    ),
+    scenario(
+        "resize of what does not run",
+        "! docker create -t --name dt-a dt-busybox",
+        "POST /v1.45/containers/dt-a/resize?h=10&w=20",
+    ),
+]

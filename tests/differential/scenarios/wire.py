@@ -1,7 +1,135 @@
-"""wire."""
+"""The API without the CLI: versions, bad requests, status codes."""
 
 from __future__ import annotations
 
-from differential.scenario import Scenario
+from differential.scenario import Scenario, scenario
 
-SCENARIOS: list[Scenario] = []
+_RUN = "! docker run -d --name dt-a dt-busybox sleep 100"
+_CREATE = "! docker create --name dt-a dt-busybox sleep 100"
+
+SCENARIOS: list[Scenario] = [
+    scenario(
+        "wire: ping and unknown paths",
+        "GET /_ping",
+        "HEAD /_ping",
+        "GET /v1.45/_ping",
+        "GET /v1.45/no-such",
+        "GET /no-such",
+        "GET /v1.23/containers/json",
+        "GET /v9.99/containers/json",
+        "GET /v1.x/containers/json",
+        "POST /v1.45/containers/json",
+    ),
+    scenario(
+        "wire: create",
+        'POST /v1.45/containers/create?name=dt-a {"Image": "dt-busybox", "Cmd": "true"}',
+        "inspect dt-a",
+        'POST /v1.45/containers/create?name=dt-b {"Image": "dt-busybox", "Entrypoint": ["true"], "HostConfig": {}}',
+        "inspect dt-b",
+    ),
+    scenario(
+        "wire: create, nothing but the image",
+        'POST /v1.45/containers/create?name=dt-a {"Image": "dt-busybox"}',
+        "inspect dt-a",
+        'POST /v1.40/containers/create?name=dt-b {"Image": "dt-busybox"}',
+        "inspect dt-b",
+    ),
+    scenario(
+        "wire: create, refused",
+        "POST /v1.45/containers/create {}",
+        "POST /v1.45/containers/create {odd",
+        "POST /v1.45/containers/create []",
+        "POST /v1.45/containers/create",
+        'POST /v1.45/containers/create {"Image": 5}',
+        'POST /v1.45/containers/create {"Image": "dt-no"}',
+        'POST /v1.45/containers/create {"Image": "dt-busybox", "HostConfig": {"Memory": -1}}',
+        'POST /v1.45/containers/create {"Image": "dt-busybox", "HostConfig": {"Memory": "x"}}',
+        'POST /v1.45/containers/create?name=dt-a {"Image": "dt-busybox", "HostConfig": {"RestartPolicy": {"Name": "odd"}}}',
+        'POST /v1.45/containers/create {"Image": "dt-busybox", "Hostname": "bad host"}',
+        'POST /v1.45/containers/create {"Image": "dt-busybox", "HostConfig": {"PortBindings": {"80/tcp": [{"HostPort": "x"}]}}}',
+        'POST /v1.45/containers/create {"Image": "dt-busybox", "ExposedPorts": {"odd": {}}}',
+        'POST /v1.45/containers/create {"Image": "dt-busybox", "NetworkingConfig": {"EndpointsConfig": {"bridge": {"IPAMConfig": {"IPv4Address": "odd"}}}}}',
+        'POST /v1.45/containers/create {"Image": "dt-busybox", "HostConfig": {"ShmSize": -1}}',
+        'POST /v1.45/containers/create {"Image": "dt-busybox", "HostConfig": {"Binds": ["/x"]}}',
+        'POST /v1.45/containers/create {"Image": "dt-busybox", "HostConfig": {"Isolation": "odd"}}',
+        'POST /v1.45/containers/create?platform=odd/odd {"Image": "dt-busybox"}',
+    ),
+    scenario(
+        "wire: create, memory and CPU that the CLI cannot say",
+        'POST /v1.45/containers/create {"Image": "dt-busybox", "HostConfig": {"NanoCpus": 1000000000, "CpuPeriod": 1000}}',
+        'POST /v1.45/containers/create {"Image": "dt-busybox", "HostConfig": {"CpuShares": -1}}',
+        'POST /v1.45/containers/create {"Image": "dt-busybox", "HostConfig": {"PidsLimit": -5}}',
+        'POST /v1.45/containers/create?name=dt-a {"Image": "dt-busybox", "HostConfig": {"PidsLimit": -5, "MemorySwappiness": -1, "OomKillDisable": null}}',
+        "inspect dt-a",
+    ),
+    scenario(
+        "wire: start",
+        _CREATE,
+        "POST /v1.45/containers/dt-a/start",
+        "POST /v1.45/containers/dt-a/start",
+        "POST /v1.45/containers/dt-no/start",
+        'POST /v1.45/containers/dt-a/start {"Memory": 1}',
+        "POST /v1.45/containers/dt-a/stop?t=0",
+        "POST /v1.45/containers/dt-a/stop",
+        "POST /v1.45/containers/dt-a/stop?t=x",
+        "POST /v1.45/containers/dt-a/stop?signal=odd",
+    ),
+    scenario(
+        "wire: kill, pause, restart, rename",
+        _RUN,
+        "POST /v1.45/containers/dt-a/kill?signal=odd",
+        "POST /v1.45/containers/dt-a/kill?signal=USR1",
+        "POST /v1.45/containers/dt-a/pause",
+        "POST /v1.45/containers/dt-a/pause",
+        "POST /v1.45/containers/dt-a/unpause",
+        "POST /v1.45/containers/dt-a/unpause",
+        "POST /v1.45/containers/dt-a/rename",
+        "POST /v1.45/containers/dt-a/rename?name=dt-a",
+        "POST /v1.45/containers/dt-a/rename?name=dt-b",
+        "POST /v1.45/containers/dt-b/restart?t=0",
+        "POST /v1.45/containers/dt-b/kill",
+        "POST /v1.45/containers/dt-no/kill",
+    ),
+    scenario(
+        "wire: remove",
+        _RUN,
+        "DELETE /v1.45/containers/dt-a",
+        "DELETE /v1.45/containers/dt-a?link=1",
+        "DELETE /v1.45/containers/dt-a?force=odd",
+        "DELETE /v1.45/containers/dt-a?force=1&v=1",
+        "DELETE /v1.45/containers/dt-a",
+    ),
+    scenario(
+        "wire: update",
+        _RUN,
+        "POST /v1.45/containers/dt-a/update {}",
+        'POST /v1.45/containers/dt-a/update {"Memory": 67108864, "MemorySwap": 134217728}',
+        'POST /v1.45/containers/dt-a/update {"Memory": 1}',
+        'POST /v1.45/containers/dt-a/update {"RestartPolicy": {"Name": "odd"}}',
+        "POST /v1.45/containers/dt-a/update {odd",
+        'POST /v1.45/containers/dt-no/update {"Memory": 67108864}',
+        'POST /v1.45/containers/dt-a/update {"PidsLimit": 0}',
+        "inspect dt-a",
+    ),
+    scenario(
+        "wire: wait",
+        "! docker create --name dt-a dt-busybox sh -c 'exit 3'",
+        "POST /v1.45/containers/dt-a/start",
+        "POST /v1.45/containers/dt-a/wait",
+        "POST /v1.45/containers/dt-a/wait?condition=not-running",
+        "POST /v1.45/containers/dt-no/wait",
+    ),
+    scenario(
+        "wire: stats",
+        _CREATE,
+        "GET /v1.45/containers/dt-a/stats?stream=0",
+        "GET /v1.45/containers/dt-no/stats?stream=0",
+    ),
+    scenario(
+        "wire: prune",
+        "POST /v1.45/containers/prune?filters=odd",
+        'POST /v1.45/containers/prune?filters={"odd":["x"]}',
+        'POST /v1.45/containers/prune?filters={"label":["dt-none"]}',
+        'POST /v1.45/containers/prune?filters={"until":["odd"]}',
+    ),
+]
