@@ -30,6 +30,7 @@ from kernel.entry import PluginSwitch
 from kernel.errors import EngineError
 from kernel.events import Bus
 from kernel.hookspecs import MODULES
+from kernel.journal import Journal
 from kernel.lifecycle import KERNEL, Lifecycle, Parts
 from kernel.managed.service import ManagedService
 from kernel.managed.service import Parts as ManagedParts
@@ -64,7 +65,7 @@ class Kernel:
         )
         self.config = config
         self.store = Store(settings.data_root / "state.db")
-        self.events = Bus()
+        self.events = Bus(Journal(settings.data_root / "events"))
         self.services = Services()
         self.threads = guard.Threads()
         self.manager = HookManager()
@@ -144,6 +145,7 @@ class Kernel:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self.store.close()
+        self.events.shut()
 
     def _forward(self, event: Event) -> None:
         if self._outbox.full():

@@ -36,10 +36,11 @@ class EventBus(Protocol):
         """Tell all subscribers, and the plugins that implement `engine_event`."""
 
     def recent(self) -> list[Event]:
-        """The events still kept, oldest first."""
+        """The newest events of this run of the daemon, oldest first."""
 
-    def subscribe(self, *, since_ns: int | None = None) -> AsyncIterator[Event]:
-        """Events from now on, after those kept that are not older than `since_ns`.
+    def subscribe(self, *, since_ns: int | None = None, until_ns: int = 0) -> AsyncIterator[Event]:
+        """Events from now on, after those kept that are not older than `since_ns`; up to `until_ns` (0: no bound).
 
-        The iterator ends when the engine stops. Raises Unavailable to a subscriber whose queue ran full.
+        What is kept outlives the daemon, in a journal of bounded size. The iterator ends at `until_ns` and when the engine
+        stops. Raises Unavailable to a subscriber whose queue ran full, OSError when the journal cannot be read.
         """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from plugin_sdk import Conflict, EngineError, InvalidParameter, NotFound
+from plugin_sdk import Conflict, EngineError, Event, InvalidParameter, NotFound
 from plugin_sdk.containers import ContainerStatus
 from plugin_sdk.text import Filters
 
@@ -37,6 +37,7 @@ async def prune(service: ContainerService, wanted: Filters) -> tuple[list[str], 
         freed += written
     if removed:
         await asyncio.gather(*(service.settled(container_id) for container_id in removed))
+    service.ctx.events.publish(Event("container", "prune", "", {"reclaimed": str(freed)}))
     return removed, freed
 
 

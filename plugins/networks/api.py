@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 
-from plugin_sdk import Conflict, Forbidden, NotFound, PluginContext, Unavailable, Wire
+from plugin_sdk import Conflict, Event, Forbidden, NotFound, PluginContext, Unavailable, Wire
 from plugin_sdk import containers as wire
 from plugin_sdk.containers import Containers
 from plugin_sdk.http import Flag, api_version, body, reply
@@ -41,12 +41,12 @@ def router(ctx: PluginContext, service: NetworksService) -> APIRouter:
         await service.ready()
 
     routes = APIRouter(dependencies=[Depends(restored)])
-    _objects(routes, service)
+    _objects(routes, ctx, service)
     _attachments(routes, ctx, service)
     return routes
 
 
-def _objects(routes: APIRouter, service: NetworksService) -> None:
+def _objects(routes: APIRouter, ctx: PluginContext, service: NetworksService) -> None:
     objects = service.objects
 
     @routes.get("/networks")
@@ -94,6 +94,7 @@ def _objects(routes: APIRouter, service: NetworksService) -> None:
             except (Conflict, Forbidden):
                 continue  # it has come into use meanwhile
             deleted.append(network.Name)
+        ctx.events.publish(Event("network", "prune", "", {"reclaimed": "0"}))
         return reply({"NetworksDeleted": deleted or None})
 
     @routes.delete("/networks/{ref:path}")

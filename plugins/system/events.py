@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -100,22 +98,11 @@ async def stream(
 
     `listening` is told +1 at the start and -1 at the end.
     """
-    subscription = bus.subscribe(since_ns=since_ns if since_ns or until_ns else None)
-    end = None
-    if until_ns:
-        end = asyncio.get_running_loop().time() + (until_ns - time.time_ns()) / 10**9
     listening(+1)
     try:
-        while True:
-            # A deadline in the past lets through what is there already.
-            async with asyncio.timeout_at(end):
-                event = await anext(subscription)
-            if until_ns and event.time_ns > until_ns:
-                return
+        async for event in bus.subscribe(since_ns=since_ns if since_ns or until_ns else None, until_ns=until_ns):
             if wanted(event, filters):
                 yield orjson.dumps(shown(event)) + b"\n"
-    except (TimeoutError, StopAsyncIteration):
-        return
     finally:
         listening(-1)
 
