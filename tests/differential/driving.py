@@ -183,7 +183,7 @@ class Driver:
             containers |= {each["Id"] for each in self._list("/containers/json", filters, all="1")}
         for each in containers:
             self._client.http("DELETE", f"{API}/containers/{each}?force=1&v=1", timeout=STEP_TIMEOUT)
-        for network in self._list("/networks", {"name": [f"^{_PREFIX}"]}):
+        for network in self._list("/networks", {"name": [_PREFIX]}):
             self._client.http("DELETE", f"{API}/networks/{network['Id']}")
         for volume in self._list("/volumes", {"name": [_PREFIX]}).get("Volumes") or []:
             if volume["Name"].startswith(_PREFIX):

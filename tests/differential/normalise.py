@@ -46,6 +46,7 @@ _PATTERNS: list[tuple[re.Pattern[str], str]] = [
         (r"Up (About an? (minute|hour)|Less than a second|\d+ (second|minute|hour)s?)", "Up <AGE>"),
         (r"\b172\.(1[6-9]|2\d|3[01])\.\d+\.\d+\b|\b192\.168\.\d+\.\d+\b", "<IP>"),
         (r"\b[0-9a-f]{2}(:[0-9a-f]{2}){5}\b", "<MAC>"),
+        (r"(?<=<IP>)/\d+", "/<LEN>"),
         (r"(?<=[\d\]]:)(3[2-9]\d{3}|[4-6]\d{4})\b", "<PORT>"),
         (r"\b(runc|crun) (?=create failed)", "<RUNTIME> "),
         (r"\(virtual [\d.]+[kM]?B\)", "(virtual <SIZE>)"),
@@ -67,6 +68,7 @@ _BY_KEY: dict[str, str] = {
     "HostnamePath": "<PATH>",
     "HostsPath": "<PATH>",
     "ResolvConfPath": "<PATH>",
+    "Size": "<SIZE>",
     "VirtualSize": "<SIZE>",
     "SizeRootFs": "<SIZE>",
     "LastTagTime": "<TIME>",
@@ -98,6 +100,10 @@ class Normaliser:
 
     def output(self, text: str, words: tuple[str, ...], *, sort: bool) -> list[str]:
         """Standard output of the CLI, as lines."""
+        if words[0] == "top":
+            text = re.sub(r"(?m)^\d+ ", "<PID> ", text)
+        if words[0] == "ps":
+            text = re.sub(r"\b[0-9a-f]{14}…", "<ID14>…", text)
         lines = self.text(text).split("\n")
         if lines and lines[-1] == "":
             lines.pop()
@@ -109,7 +115,8 @@ class Normaliser:
         """Standard error of the CLI, as lines."""
         text = _FOOTER.sub("\n", text)
         text = _OLD_PREFIX.sub("Error response from daemon: ", _FULL_STOP.sub(r"\1", text))
-        return [line for line in self.text(text).split("\n") if line]
+        # Lines of the CLI's own log come and go.
+        return [line for line in self.text(text).split("\n") if line and not line.startswith('time="')]
 
     def value(self, value: Any, key: str = "") -> Any:
         """A JSON value."""
@@ -117,6 +124,12 @@ class Normaliser:
             return _BY_KEY[key]
         match value:
             case dict():
+                if isinstance(value.get("Created"), int):
+                    value = value | {"Created": "<TIME>"}
+                if "Titles" in value and "Processes" in value:
+                    value = value | {
+                        "Processes": [["<PID>" if w.isdecimal() else w for w in p] for p in value["Processes"]]
+                    }
                 return {self.text(k): self._host(k, self.value(v, k)) for k, v in value.items()}
             case list():
                 return [self.value(each, key) for each in value]
@@ -138,6 +151,8 @@ class Normaliser:
 
 def flatten(value: Any, path: str = "") -> dict[str, Any]:
     """Leaves by path, as `/HostConfig/Memory`. Lists are leaves, but for the list of mounts, whose order means nothing."""
+    if path == "/HostConfig/Binds" and value:
+        value = sorted(value)  # the CLI keeps them in a map
     if path == "/Mounts" and isinstance(value, list) and value:
         value = {mount["Destination"]: mount for mount in value}
     if not isinstance(value, dict) or not value:

@@ -52,10 +52,10 @@ SCENARIOS: list[Scenario] = [
     ),
     scenario(
         "volume events",
-        "! docker run --name dt-a -v dt-v:/v dt-busybox true",
+        "! docker run --name dt-a -v dt-vev:/v dt-busybox true",
         "! docker rm dt-a",
-        "! docker volume rm dt-v",
-        "docker events --since 10m --until 0s --filter volume=dt-v --format '{{.Type}} {{.Action}}'",
+        "! docker volume rm dt-vev",
+        "docker events --since 10m --until 0s --filter volume=dt-vev --format '{{.Type}} {{.Action}}'",
     ),
     scenario(
         "network create",
@@ -118,7 +118,7 @@ SCENARIOS: list[Scenario] = [
         "! docker run -d --name dt-a --network dt-n --network-alias web dt-busybox sleep 100",
         "docker run --rm --network dt-n dt-busybox sh -c 'ping -c 1 -q web | grep received'",
         "docker run --rm --network dt-n dt-busybox ping -c 1 dt-no",
-        "docker run --rm --network dt-n dt-busybox sh -c \"grep -v '^#' /etc/resolv.conf | head -n 1\"",
+        'docker run --rm --network dt-n dt-busybox sh -c "grep ^nameserver /etc/resolv.conf"',
     ),
     scenario(
         "network: static address refused",
@@ -136,10 +136,10 @@ SCENARIOS: list[Scenario] = [
     ),
     scenario(
         "network events",
-        "! docker network create dt-n",
-        "! docker run --name dt-a --network dt-n dt-busybox true",
+        "! docker network create dt-nev",
+        "! docker run --name dt-a --network dt-nev dt-busybox true",
         "! docker rm dt-a",
-        "! docker network rm dt-n",
-        "docker events --since 10m --until 0s --filter network=dt-n --format '{{.Type}} {{.Action}}'",
+        "! docker network rm dt-nev",
+        "docker events --since 10m --until 0s --filter network=dt-nev --format '{{.Type}} {{.Action}}'",
     ),
 ]

@@ -103,8 +103,8 @@ SCENARIOS: list[Scenario] = [
         "run etc files",
         "docker run --rm -h web.example.org --add-host db:10.9.8.7 --network none dt-busybox cat /etc/hosts",
         "docker run --rm -h web --domainname example.org --network none dt-busybox sh -c 'hostname; cat /etc/hostname; cat /proc/sys/kernel/domainname'",
-        "docker run --rm --dns 10.1.2.3 --dns-search example.org --dns-option ndots:2 dt-busybox grep -v '^#' /etc/resolv.conf",
-        "docker run --rm --network none --dns 10.1.2.3 dt-busybox grep -v '^#' /etc/resolv.conf",
+        "docker run --rm --dns 10.1.2.3 --dns-search example.org --dns-option ndots:2 dt-busybox grep '^[a-z]' /etc/resolv.conf",
+        "docker run --rm --network none --dns 10.1.2.3 dt-busybox grep '^[a-z]' /etc/resolv.conf",
     ),
     scenario(
         "run mounts seen inside",
