@@ -86,6 +86,92 @@ class Running:
     monitor_pid: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class CpuUsage:
+    """Processor time that a container has used, in nanoseconds.
+
+    Attributes:
+        read_ns: when it was read, since the epoch.
+        total, kernel, user: since the container's start.
+        per_cpu: by processor; empty where the kernel does not tell (cgroup v2).
+        system: what all of the machine's processors together have offered until then; only differences mean something.
+        online: processors of the machine.
+        periods, throttled_periods, throttled: of a limit on processor time.
+    """
+
+    read_ns: int
+    total: int
+    system: int
+    online: int
+    kernel: int = 0
+    user: int = 0
+    per_cpu: Sequence[int] = ()
+    periods: int = 0
+    throttled_periods: int = 0
+    throttled: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryUsage:
+    """Bytes; None where the kernel does not tell (cgroup v2).
+
+    Attributes:
+        limit: the lowest that holds; the machine's memory when there is none.
+        stats: the kernel's own numbers by its own names, which differ between cgroup v1 and v2.
+    """
+
+    usage: int
+    limit: int
+    max_usage: int | None = None
+    failcnt: int | None = None
+    stats: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class BlockIo:
+    """One number of one block device: bytes or operations, by operation ("Read", "Write", ...)."""
+
+    major: int
+    minor: int
+    operation: str
+    value: int
+
+
+@dataclass(frozen=True, slots=True)
+class LinkUsage:
+    """Counters of one network interface as the container sees it."""
+
+    rx_bytes: int = 0
+    rx_packets: int = 0
+    rx_errors: int = 0
+    rx_dropped: int = 0
+    tx_bytes: int = 0
+    tx_packets: int = 0
+    tx_errors: int = 0
+    tx_dropped: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerUsage:
+    """What a container uses of the machine.
+
+    Attributes:
+        pids: processes and threads; pids_limit 0: none.
+        block_bytes, block_operations: None where the kernel does not tell.
+        links: of the network namespace that its processes are in, by name, without the loopback.
+        v2: `memory.stats` has the names of cgroup v2.
+    """
+
+    cpu: CpuUsage
+    memory: MemoryUsage
+    pids: int
+    pids_limit: int
+    block_bytes: Sequence[BlockIo] | None
+    block_operations: Sequence[BlockIo] | None
+    links: Mapping[str, LinkUsage]
+    v2: bool
+
+
 class ProcessIO(Protocol):
     """The streams of one process, for one client. Several clients may hold one each."""
 
@@ -176,6 +262,12 @@ class Runtime(Protocol):
 
     async def pids(self, container_id: str) -> Sequence[int]:
         """Host PIDs of all its processes."""
+
+    async def usage(self, container_id: str) -> ContainerUsage:
+        """What it uses now. Raises Conflict when it does not run."""
+
+    async def cpu_usage(self, container_ids: Sequence[str]) -> Mapping[str, CpuUsage]:
+        """Total processor time of many at once, at a fraction of the cost of `usage`; what does not run is left out."""
 
     async def delete(self, container_id: str) -> None:
         """Remove what the runtime keeps of a container, killing what is left; nothing there is fine."""

@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from plugin_sdk import Conflict, EngineError
 from plugin_sdk.aio import blocking
 from plugin_sdk.containers import ContainerRecord, ExecSpec, Preparation, Resources
 from plugin_sdk.runtime import (
+    ContainerUsage,
+    CpuUsage,
     ExecProcess,
     Exit,
     Launch,
@@ -28,7 +30,7 @@ from plugin_sdk.runtime import (
     Running,
     RuntimeDescription,
 )
-from plugins.runtime_oci import attach, cgroups, messages, monitor, process, starting
+from plugins.runtime_oci import attach, cgroups, messages, monitor, process, starting, usage
 from plugins.runtime_oci import spec as specs
 from plugins.runtime_oci.binary import CRUN, Binary
 from plugins.runtime_oci.checks import check_limits
@@ -359,6 +361,23 @@ class OciRuntime:
         if group is None:
             raise _not_running(container_id)
         return sorted(cgroups.processes(group))
+
+    async def usage(self, container_id: str) -> ContainerUsage:
+        """See `Runtime`."""
+        try:
+            return await blocking(self._meter(self._get(container_id)).read)
+        except OSError:
+            raise _not_running(container_id) from None
+
+    async def cpu_usage(self, container_ids: Sequence[str]) -> Mapping[str, CpuUsage]:
+        """See `Runtime`."""
+        found = {name: self._meter(live) for name in container_ids if (live := self._live.get(name)) is not None}
+        return await blocking(usage.read_cpu, found)
+
+    def _meter(self, live: Live) -> usage.Meter:
+        if live.meter is None:
+            live.meter = usage.Meter(self._shared.groups, live.pid)
+        return live.meter
 
     async def _command(self, *command: str) -> None:
         self._get(command[-1])

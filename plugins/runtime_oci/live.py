@@ -13,6 +13,7 @@ from pathlib import Path
 from plugin_sdk.runtime import Launch, OciSpec, OnExit
 from plugins.runtime_oci import monitor
 from plugins.runtime_oci.attach import Hub
+from plugins.runtime_oci.usage import Meter
 
 LAUNCH_FILE = "launch.json"
 CONFIG_FILE = "config.json"
@@ -54,6 +55,7 @@ class Live:
         ending: its end is being told.
         process: the `process` of its OCI spec, once an exec has needed it.
         hub: the attached clients, if there are any.
+        meter: reads what it uses, once somebody has asked.
         plain_start: nothing but its command waits for the start (no poststart hooks).
     """
 
@@ -68,6 +70,7 @@ class Live:
     process: OciSpec | None = None
     plain_start: bool = True
     hub: Hub | None = None
+    meter: Meter | None = None
     attaching: asyncio.Lock = field(default_factory=asyncio.Lock)
     _sizes: tuple[int, int] | None = None
     _resizing: asyncio.TimerHandle | None = None

@@ -131,6 +131,26 @@ async def delete(bench: RuntimeBench) -> None:
     await bench.fine("delete of one that never was", bench.driver.delete("0" * 64))
 
 
+@KIT.check("usage tells what a container uses, and of one that has ended nothing", says=Runtime.usage)
+async def usage(bench: RuntimeBench) -> None:
+    container_id = await bench.running("sh", "-c", "while :; do :; done")
+    first = await bench.driver.usage(container_id)
+    await asyncio.sleep(0.3)
+    second = await bench.driver.usage(container_id)
+    bench.expect(second.cpu.total > first.cpu.total >= 0, "processor time to grow", (first.cpu, second.cpu))
+    offered = second.cpu.system - first.cpu.system
+    bench.expect(second.cpu.total - first.cpu.total <= offered, "no more processor time than the machine has", offered)
+    bench.expect(second.pids >= 1, "its processes to be counted", second.pids)
+    bench.expect(0 < second.memory.usage <= second.memory.limit, "memory within its limit", second.memory)
+    many = await bench.driver.cpu_usage([container_id, "0" * 64])
+    bench.equal(set(many), {container_id}, "the containers of which cpu_usage tells")
+    bench.expect(many[container_id].total >= second.cpu.total, "cpu_usage to tell no less than usage before", many)
+    await bench.driver.kill(container_id, signal.SIGKILL)
+    await bench.end(container_id)
+    await bench.refused("usage of one that has ended", bench.driver.usage(container_id), Conflict)
+    bench.equal(dict(await bench.driver.cpu_usage([container_id])), {}, "cpu_usage of one that has ended")
+
+
 @KIT.check("a command that cannot run is refused in the docker CLI's words, and leaves nothing", says=Runtime.create)
 async def bad_commands(bench: RuntimeBench) -> None:
     for command, words in (("nosuch", "executable file not found in $PATH"), ("/etc/passwd", "permission denied")):
