@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
-import fnmatch
 import json
+import re
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import Any
 from differential.driving import Answer
 from differential.normalise import ABSENT
 
-RIGHT = Path(__file__).with_name("right.toml")
+LIST = Path(__file__).with_name("right.toml")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,52 +37,89 @@ class Difference:
 
 
 @dataclass(frozen=True, slots=True)
-class Right:
-    """A listed difference.
+class Listed:
+    """One field of an entry of right.toml.
 
     Attributes:
-        scenarios: names or patterns; it must occur in each.
+        number: of the entry.
+        scenarios: names or patterns.
         step: pattern of the step's key.
         field: pattern of the field.
-        ours: what ours must be; text is a pattern for the one line that differs.
-        reason: why it is right.
+        ours: what ours must be; text is a pattern, for lines of those that the reference has not.
+        reason: why it is right, or who mends it.
+        pending: it is a defect: it may go without a word.
     """
 
+    number: int
     scenarios: tuple[str, ...]
     step: str
     field: str
-    ours: Any
+    ours: Any = dataclasses.field(hash=False)
     reason: str
+    pending: bool
 
     def covers(self, difference: Difference) -> bool:
         """This is the difference that is listed."""
         return (
-            any(fnmatch.fnmatchcase(difference.scenario, each) for each in self.scenarios)
-            and fnmatch.fnmatchcase(difference.step, self.step)
-            and fnmatch.fnmatchcase(difference.field, self.field)
+            any(_like(difference.scenario, each) for each in self.scenarios)
+            and _like(difference.step, self.step)
+            and _like(difference.field, self.field)
             and self._is_ours(difference)
         )
 
     def _is_ours(self, difference: Difference) -> bool:
+        if self.ours == "*":
+            return True
         if isinstance(self.ours, str) and isinstance(difference.ours, list):
             expected = difference.reference if isinstance(difference.reference, list) else []
             new = [line for line in difference.ours if line not in expected]
-            return bool(new) and all(fnmatch.fnmatchcase(str(line), self.ours) for line in new)
+            return all(_like(str(line), self.ours) for line in new) if new else self.ours == ""
         if isinstance(self.ours, str):
-            return fnmatch.fnmatchcase(str(difference.ours), self.ours)
+            return _like("null" if difference.ours is None else str(difference.ours), self.ours)
         return bool(self.ours == difference.ours)
 
 
-def load_right() -> list[Right]:
+def load_listed() -> list[Listed]:
     """The list. Raises ValueError for an entry without a reason."""
-    made: list[Right] = []
-    for entry in tomllib.loads(RIGHT.read_text()).get("difference", []):
+    made: list[Listed] = []
+    document = tomllib.loads(LIST.read_text())
+    entries = [(entry, kind == "defect") for kind in ("right", "defect") for entry in document.get(kind, [])]
+    for number, (entry, pending) in enumerate(entries):
         if not entry["reason"].strip():
             raise ValueError(f"no reason: {entry}")
-        made.append(
-            Right(tuple(entry["scenarios"]), entry.get("step", "*"), entry["field"], entry["ours"], entry["reason"])
-        )
+        scenarios, step = tuple(entry.get("scenarios", ["*"])), entry.get("step", "*")
+        made += [
+            Listed(number, scenarios, step, f, ours, entry["reason"], pending) for f, ours in entry["ours"].items()
+        ]
     return made
+
+
+def gone(listed: Iterable[Listed], met: set[tuple[Listed, str]], driven: set[str], *, whole: bool) -> list[Listed]:
+    """What did not occur: fields that occurred nowhere, and entries that did not occur in a scenario which they name.
+
+    Args:
+        driven: the scenarios that were compared.
+        whole: those are all.
+    """
+    known = list(listed)
+    fields = {entry for entry, _ in met}
+    places = {(entry.number, scenario) for entry, scenario in met}
+    left: list[Listed] = []
+    for entry in known:
+        named = {each for each in entry.scenarios if "*" not in each}
+        if (whole or (named and named == set(entry.scenarios) and named <= driven)) and entry not in fields:
+            left.append(entry)
+        left += [
+            dataclasses.replace(entry, scenarios=(each,))
+            for each in sorted(named & driven)
+            if (entry.number, each) not in places and entry in fields
+        ]
+    return left
+
+
+def _like(text: str, pattern: str) -> bool:
+    """A `*` in the pattern stands for anything."""
+    return re.fullmatch(re.escape(pattern).replace(r"\*", ".*"), text, re.S) is not None
 
 
 def compare(scenario: str, reference: dict[str, Answer], ours: dict[str, Answer]) -> list[Difference]:
@@ -97,7 +135,7 @@ def compare(scenario: str, reference: dict[str, Answer], ours: dict[str, Answer]
 
 
 def unlisted(
-    differences: Iterable[Difference], right: Iterable[Right], met: set[tuple[Right, str]]
+    differences: Iterable[Difference], right: Iterable[Listed], met: set[tuple[Listed, str]]
 ) -> list[Difference]:
     """Those that no entry covers; notes in `met` which entry covered something in which scenario."""
     left: list[Difference] = []

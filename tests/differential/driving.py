@@ -60,7 +60,7 @@ class Driver:
             self._client.http("DELETE", f"{API}/images/{image}?force=1")
 
     def drive(self, scenario: Scenario) -> dict[str, Answer]:
-        """Do all its steps; answers by the steps' keys. Raises AssertionError when set-up fails or a wait ends in vain."""
+        """Do all its steps; answers by the steps' keys. Raises AssertionError when set-up fails."""
         answers: dict[str, Answer] = {}
         with _client_files() as folder:
             normaliser = Normaliser(self._facts, scenario.text, folder)
@@ -79,8 +79,9 @@ class Driver:
             case "docker":
                 return self._docker(step, folder, normaliser)
             case "wait":
-                self._wait(*step.words)
-                return None
+                return self._wait(*step.words)
+            case "logged":
+                return self._logged(*step.words)
             case "inspect":
                 return self._request("GET", _inspect_path(*step.words), None, normaliser)
             case "events":
@@ -141,7 +142,8 @@ class Driver:
             answer["out"] = normaliser.text(text).split("\n")
         return answer
 
-    def _wait(self, name: str, status: str) -> None:
+    def _wait(self, name: str, status: str) -> Answer | None:
+        """Nothing when it became so: only a wait in vain is an answer."""
         deadline = time.monotonic() + WAIT_TIMEOUT
         seen: Any = None
         while time.monotonic() < deadline:
@@ -152,13 +154,23 @@ class Driver:
                 state = reply.json().get("State", {})
                 seen = (state.get("Status"), state.get("Health", {}).get("Status"))
             if status in seen:
-                return
+                return None
             time.sleep(0.02)
-        raise AssertionError(f"{name} did not become {status}: {seen}")
+        return {"out": [f"did not become {status}: {seen}"]}
+
+    def _logged(self, name: str, text: str) -> Answer | None:
+        """The same for what a container writes."""
+        deadline = time.monotonic() + WAIT_TIMEOUT
+        while time.monotonic() < deadline:
+            reply = self._client.http("GET", f"{API}/containers/{name}/logs?stdout=1&stderr=1")
+            if text.encode() in reply.body:
+                return None
+            time.sleep(0.02)
+        return {"out": [f"did not write {text}"]}
 
     def _events(self, name: str, began: float, normaliser: Normaliser) -> list[str]:
         """One line for each event: type, action, attributes in the order of their names."""
-        span = {"since": f"{began:.9f}", "until": f"{time.time():.9f}"}
+        span = {"since": f"{began:.9f}", "until": f"{time.time() + 0.3:.9f}"}
         lines: list[str] = []
         reply = self._client.http("GET", f"{API}/events?{urllib.parse.urlencode(span)}", timeout=STEP_TIMEOUT)
         for raw in reply.body.splitlines():

@@ -7,6 +7,7 @@ A scenario has a name and steps. A step is a line of text:
     ! docker ARGS...           set-up: must succeed, and is not compared
     inspect [KIND] NAME        the object's JSON from the API, every key of it; KIND: container (default), image, network, volume
     wait NAME STATUS           until the container's status is so; `healthy` and `unhealthy` count as well
+    logged NAME TEXT           until the container has written that
     events NAME                what was told about the container or volume or network of that name since the scenario began
     tree PATH                  names, kinds, modes and contents of client-side files
     GET|POST|PUT|HEAD|DELETE PATH [JSON]
@@ -23,7 +24,7 @@ import shlex
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["docker", "inspect", "wait", "events", "tree", "http"]
+Kind = Literal["docker", "inspect", "wait", "logged", "events", "tree", "http"]
 METHODS = ("GET", "POST", "PUT", "HEAD", "DELETE")
 API = "/v1.45"
 """Version of the API for requests of the tests' own."""
@@ -82,6 +83,6 @@ def _step(key: str, text: str, data: bytes | None) -> Step:
         path, _, body = rest.partition(" ")
         return Step(key, "http", (first, path), body.encode() if body else None, quiet=quiet)
     match first:
-        case "docker" | "inspect" | "wait" | "events" | "tree":
+        case "docker" | "inspect" | "wait" | "logged" | "events" | "tree":
             return Step(key, first, tuple(shlex.split(rest)), data, sort, quiet)
     raise ValueError(f"not a step: {text!r}")

@@ -65,7 +65,7 @@ def write(reference: str, by_cli: dict[str, Answers]) -> None:
     _write(versions[-1], reference, newest, plain, whole=True)
     for version in versions[:-1]:
         changed = {
-            name: {key: answer for key, answer in steps.items() if answer != newest[name][key]}
+            name: {key: answer for key, answer in steps.items() if answer != newest[name].get(key)}
             for name, steps in by_cli[version].items()
         }
         _write(version, reference, {n: s for n, s in changed.items() if s}, plain, whole=False)

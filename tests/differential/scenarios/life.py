@@ -30,13 +30,15 @@ SCENARIOS: list[Scenario] = [
     ),
     scenario(
         "stop with the image's signal",
-        "! docker run -d --name dt-a --stop-signal SIGUSR1 dt-busybox sh -c 'trap \"exit 7\" USR1; while true; do sleep 0.1; done'",
+        "! docker run -d --name dt-a --stop-signal SIGUSR1 dt-busybox sh -c 'trap \"exit 7\" USR1; echo up; while true; do sleep 0.1; done'",
+        "logged dt-a up",
         "docker stop dt-a",
         "docker inspect -f '{{.State.ExitCode}}' dt-a",
     ),
     scenario(
         "stop with a signal of its own",
-        "! docker run -d --name dt-a dt-busybox sh -c 'trap \"exit 8\" INT; while true; do sleep 0.1; done'",
+        "! docker run -d --name dt-a dt-busybox sh -c 'trap \"exit 8\" INT; echo up; while true; do sleep 0.1; done'",
+        "logged dt-a up",
         "docker stop -s INT dt-a",
         "docker inspect -f '{{.State.ExitCode}}' dt-a",
     ),
@@ -208,6 +210,6 @@ SCENARIOS: list[Scenario] = [
         "! docker run -d --name dt-a --health-cmd 'true' --health-interval 100ms dt-busybox sleep 100",
         "wait dt-a healthy",
         "! docker rm -f dt-a",
-        "docker events --since 10m --until 0s -f container=dt-a -f event=health_status --format '{{.Action}}'",
+        "docker events --since 10m --until=-1s -f container=dt-a -f event=health_status --format '{{.Action}}'",
     ),
 ]

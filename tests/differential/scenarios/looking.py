@@ -196,18 +196,18 @@ SCENARIOS: list[Scenario] = [
     ),
     scenario(
         "events: bad questions",
-        "docker events --since odd --until 0s",
-        "docker events --since 10m --until 0s --filter odd=x --filter container=dt-none",
-        "docker events --since 10m --until 0s --filter odd",
+        "docker events --since odd --until=-1s",
+        "docker events --since 10m --until=-1s --filter odd=x --filter container=dt-none",
+        "docker events --since 10m --until=-1s --filter odd",
         "GET /v1.45/events?filters=odd",
         "GET /v1.45/events?since=x",
     ),
     scenario(
         "events: filters",
         "! docker run --name dt-ev --label dt-e=1 dt-busybox true",
-        "docker events --since 10m --until 0s --filter label=dt-e=1 --filter event=create --filter event=die --filter container=dt-ev --format '{{.Type}} {{.Action}} {{.Actor.Attributes.name}}'",
+        "docker events --since 10m --until=-1s --filter label=dt-e=1 --filter event=create --filter event=die --filter container=dt-ev --format '{{.Type}} {{.Action}} {{.Actor.Attributes.name}}'",
         "! docker volume create dt-evv",
-        "docker events --since 10m --until 0s --filter type=volume --filter volume=dt-evv --filter event=create --format '{{.Type}} {{.Action}}'",
+        "docker events --since 10m --until=-1s --filter type=volume --filter volume=dt-evv --filter event=create --format '{{.Type}} {{.Action}}'",
     ),
     scenario(
         "info",

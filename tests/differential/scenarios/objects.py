@@ -55,7 +55,7 @@ SCENARIOS: list[Scenario] = [
         "! docker run --name dt-a -v dt-vev:/v dt-busybox true",
         "! docker rm dt-a",
         "! docker volume rm dt-vev",
-        "docker events --since 10m --until 0s --filter volume=dt-vev --format '{{.Type}} {{.Action}}'",
+        "docker events --since 10m --until=-1s --filter volume=dt-vev --format '{{.Type}} {{.Action}}'",
     ),
     scenario(
         "network create",
@@ -140,6 +140,6 @@ SCENARIOS: list[Scenario] = [
         "! docker run --name dt-a --network dt-nev dt-busybox true",
         "! docker rm dt-a",
         "! docker network rm dt-nev",
-        "docker events --since 10m --until 0s --filter network=dt-nev --format '{{.Type}} {{.Action}}'",
+        "docker events --since 10m --until=-1s --filter network=dt-nev --format '{{.Type}} {{.Action}}'",
     ),
 ]

@@ -10,7 +10,7 @@ SCENARIOS: list[Scenario] = [
         "docker run --rm dt-busybox true",
         "docker run --rm dt-busybox sh -c 'exit 3'",
         "docker run --rm dt-busybox sh -c 'kill -9 $$'",
-        "docker run --rm dt-busybox sh -c 'kill -TERM $$; sleep 1'",
+        "docker run --rm dt-busybox sh -c 'kill -KILL $$; sleep 1'",
     ),
     scenario(
         "run output",
