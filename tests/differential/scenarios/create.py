@@ -39,14 +39,11 @@ SCENARIOS: list[Scenario] = [
     _flags("create streams", "-i -t -a stdin -a stdout"),
     _flags("create interactive alone", "-i"),
     _flags("create stop signal and timeout", "--stop-signal SIGUSR1 --stop-timeout 3"),
-    _flags(
-        "create memory", "-m 64m --memory-reservation 32m --memory-swap 128m --memory-swappiness 10 --oom-kill-disable"
-    ),
+    _flags("create memory", "-m 64m --memory-reservation 32m --memory-swap 128m"),
     _flags("create memory: swap doubles", "-m 64m"),
     _flags("create unlimited swap", "-m 64m --memory-swap -1"),
     _flags("create CPU", "--cpus 0.5 --cpu-shares 512 --cpuset-cpus 0 --cpuset-mems 0"),
     _flags("create CPU period and quota", "--cpu-period 50000 --cpu-quota 25000"),
-    _flags("create block I/O", "--blkio-weight 300"),
     _flags("create pids limit", "--pids-limit 50"),
     _flags("create ulimits", "--ulimit nofile=100:200 --ulimit core=0"),
     _flags("create capabilities", "--cap-add NET_ADMIN --cap-add cap_sys_time --cap-drop ALL"),
@@ -136,10 +133,9 @@ SCENARIOS: list[Scenario] = [
         "docker create --memory-swap 64m dt-busybox",
     ),
     _refused(
-        "refused: memory reservation and swappiness",
+        "refused: memory reservation",
         "docker create -m 64m --memory-reservation 128m dt-busybox",
         "docker create --memory-reservation 1m dt-busybox",
-        "docker create --memory-swappiness 101 dt-busybox",
     ),
     _refused(
         "refused: CPU",
@@ -156,8 +152,7 @@ SCENARIOS: list[Scenario] = [
         "docker create --cpuset-mems 99 dt-busybox",
     ),
     _refused(
-        "refused: block I/O weight",
-        "docker create --blkio-weight 5 dt-busybox",
+        "refused: block I/O weight of a device",
         "docker create --blkio-weight-device /dev/null:5 dt-busybox",
     ),
     _refused(

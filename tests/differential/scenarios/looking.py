@@ -211,7 +211,7 @@ SCENARIOS: list[Scenario] = [
     ),
     scenario(
         "info",
-        "docker info --format '{{.OSType}} {{.Architecture}} {{.NCPU}} {{.Driver}} {{.CgroupVersion}} {{.LoggingDriver}} {{.Swarm.LocalNodeState}} {{.LiveRestoreEnabled}} {{.MemoryLimit}} {{.IPv4Forwarding}}'",
+        "docker info --format '{{.OSType}} {{.Driver}} {{.LoggingDriver}} {{.Swarm.LocalNodeState}} {{.LiveRestoreEnabled}} {{.MemoryLimit}} {{.IPv4Forwarding}}'",
         "docker info --format '{{.Nothing}}'",
     ),
     scenario(

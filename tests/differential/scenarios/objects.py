@@ -74,6 +74,8 @@ SCENARIOS: list[Scenario] = [
         "docker network create dt-n",
         "inspect network dt-n",
         "docker network ls --filter name=dt- --format '{{.Name}} {{.Driver}} {{.Scope}} {{.Internal}} {{.IPv6}}'",
+        "docker network ls --filter name=^dt-n$ --format '{{.Name}}'",
+        "docker network ls --filter name=^t-n --format '{{.Name}}'",
         "docker network ls --filter odd=1",
         "docker network ls --filter type=odd",
     ),
