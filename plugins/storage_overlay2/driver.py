@@ -11,13 +11,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, ParamSpec, TypeVar
 
-from plugin_sdk import EngineError, InvalidParameter, NotFound, NotSupported, Unavailable
+from plugin_sdk import EngineError, InvalidParameter, NotFound, Unavailable
 from plugin_sdk.aio import blocking
 from plugin_sdk.storage import Change, LayerInfo
 from plugin_sdk.streams import Inlet, apart
 
 from . import changes, mounts
 from .layers import Layers
+from .quota import Quotas
+from .quota.choice import size_of
 from .tarwrite import TreeWriter
 from .writable import Writables
 
@@ -34,14 +36,17 @@ class Overlay2:
 
     Args:
         root: folder for all of it.
+        size: bytes that a container may write unless it says otherwise; 0: no limit.
         spawn: runs a coroutine in the background.
     """
 
-    def __init__(self, root: Path, log: logging.Logger, spawn: Spawn) -> None:
+    def __init__(self, root: Path, log: logging.Logger, spawn: Spawn, *, size: int = 0) -> None:
         self._root = root
         self._spawn = spawn
         self._layers = Layers(root, log)
-        self._writables = Writables(self._layers, log)
+        self._quotas = Quotas(root)
+        self._writables = Writables(self._layers, self._quotas, log)
+        self._size = size
         self._backing = ""
         self._settling = False
 
@@ -50,6 +55,8 @@ class Overlay2:
         self._backing = mounts.probe(self._root)
         self._layers.open()
         self._writables.open()
+        if self._size:
+            self._quotas.choose()
 
     async def recover(self) -> None:
         """Remove what a crash left half done, and check the layers that one of the machine may have caught."""
@@ -90,18 +97,16 @@ class Overlay2:
         await apart(_clear, self._layers.remove, chain_id, self._writables.user)
 
     async def create(self, name: str, parent: str, *, options: dict[str, str] | None = None) -> None:
-        """See `StorageDriver`. There are no options that can be fulfilled yet."""
-        self._refuse(options or {})
-        await blocking(_clear, self._writables.create, name, parent)
+        """See `StorageDriver`. The option `size` limits what it can hold: 10G; 0 for no limit."""
+        await blocking(_clear, self._writables.create, name, parent, self._limit(options or {}))
 
-    def _refuse(self, options: Mapping[str, str]) -> None:
-        for option in options:
-            if option.lower() == "size":
-                raise NotSupported(
-                    f"--storage-opt size: limiting a container's size needs project quotas, which overlay2 does not set"
-                    f" on {self._backing}; leave the option out"
-                )
-            raise InvalidParameter(f"--storage-opt {option}: unknown option for overlay2")
+    def _limit(self, options: Mapping[str, str]) -> int:
+        size = self._size
+        for option, value in options.items():
+            if option.lower() != "size":
+                raise InvalidParameter(f"--storage-opt {option}: unknown option for overlay2")
+            size = size_of(value)
+        return size
 
     def writable(self) -> dict[str, str]:
         """See `StorageDriver`."""
@@ -127,7 +132,8 @@ class Overlay2:
 
     def _diff(self, name: str, out: BinaryIO) -> None:
         if name in self._writables.parents():
-            TreeWriter(out).write(f"{self._writables.folder(name)}/fs")
+            with self._writables.upper(name) as upper:
+                TreeWriter(out).write(f"{upper}")
         else:
             with self._layers.pinned(name):
                 self._layers.rebuild(self._layers.get(name), out)
@@ -145,32 +151,37 @@ class Overlay2:
 
     def _feed(self, name: str, pipe: Inlet) -> None:
         try:
-            TreeWriter(_Fill(pipe)).write(f"{self._writables.folder(name)}/fs")
+            with self._writables.upper(name) as upper:
+                TreeWriter(_Fill(pipe)).write(f"{upper}")
             pipe.end()
         except BaseException as error:  # noqa: BLE001 - raised by the reading side
             pipe.fail(error)
 
     async def changes(self, name: str) -> list[Change]:
         """See `StorageDriver`."""
-        return await apart(_clear, lambda: changes.changes(f"{self._upper(name)}", self._writables.below(name)))
+        return await apart(_clear, self._changes, name)
+
+    def _changes(self, name: str) -> list[Change]:
+        with self._writables.upper(name) as upper:
+            return changes.changes(f"{upper}", self._writables.below(name))
 
     async def usage(self, name: str) -> int:
         """See `StorageDriver`."""
-        return await apart(_clear, lambda: changes.usage(f"{self._upper(name)}"))
+        return await apart(_clear, self._usage, name)
 
-    def _upper(self, name: str) -> Path:
-        self._writables.parent(name)
-        return self._writables.folder(name) / "fs"
+    def _usage(self, name: str) -> int:
+        with self._writables.upper(name) as upper:
+            return changes.usage(f"{upper}")
 
     def metadata(self, name: str) -> dict[str, str]:
         """See `StorageDriver`."""
         if name in self._writables.parents():
-            home = self._writables.folder(name)
+            home, upper = self._writables.folder(name), self._writables.upper_path(name)
             return {
                 "LowerDir": ":".join(str(path) for path in self._writables.lower(name)),
                 "MergedDir": f"{home}/merged",
-                "UpperDir": f"{home}/fs",
-                "WorkDir": f"{home}/work",
+                "UpperDir": f"{upper}",
+                "WorkDir": f"{upper.parent}/work",
             }
         top, *rest = [f"{self._layers.path(layer)}/fs" for layer in self._layers.stack(name)]
         return {"UpperDir": top} | ({"LowerDir": ":".join(rest)} if rest else {})
@@ -183,6 +194,7 @@ class Overlay2:
             ("Using metacopy", "false"),
             ("Native Overlay Diff", "true"),
             ("userxattr", "false"),
+            *([("Size limits", self._quotas.chosen)] if self._quotas.chosen else []),
         ]
 
 

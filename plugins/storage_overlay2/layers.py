@@ -230,7 +230,8 @@ class Layers:
     def clear_leftovers(self) -> None:
         """Remove what an earlier daemon left half made or half removed."""
         for folder in self._leftovers:
-            mounts.unmount(f"{folder}/merged")
+            for point in ("merged", "disk"):
+                mounts.unmount(f"{folder}/{point}")
             shutil.rmtree(folder, ignore_errors=True)
 
     def rebuild(self, layer: Layer, out: Writer) -> None:

@@ -11,6 +11,7 @@ from plugin_sdk.aio import blocking
 from plugin_sdk.storage import StorageDriver
 
 from .driver import Overlay2
+from .quota.choice import size_of
 
 NAME = "overlay2"
 
@@ -35,8 +36,8 @@ class StorageOverlay2Plugin(Plugin):
 
     async def start(self, ctx: PluginContext) -> None:
         """Check the options and the backing file system."""
-        check_options(ctx.settings.storage_opts)
-        self._driver = Overlay2(ctx.root, ctx.log, lambda work, name: ctx.spawn(work, name=name))
+        size = default_size(ctx.settings.storage_opts)
+        self._driver = Overlay2(ctx.root, ctx.log, lambda work, name: ctx.spawn(work, name=name), size=size)
         await blocking(self._driver.open)
 
     async def restore(self) -> None:
@@ -49,11 +50,12 @@ class StorageOverlay2Plugin(Plugin):
         return [DriverSpec(StorageDriver, NAME, self._driver)]
 
 
-def check_options(options: Iterable[str]) -> None:
-    """Refuse what cannot be fulfilled. Options of other drivers (`btrfs.x=...`) are not ours to judge.
+def default_size(options: Iterable[str]) -> int:
+    """Bytes of `overlay2.size`, 0 without. Options of other drivers (`btrfs.x=...`) are not ours to judge.
 
-    Raises InvalidParameter, naming the option.
+    Raises InvalidParameter for what cannot be fulfilled, naming the option.
     """
+    size = 0
     for option in options:
         key, equals, value = option.partition("=")
         driver, _, name = key.strip().lower().rpartition(".")
@@ -62,9 +64,7 @@ def check_options(options: Iterable[str]) -> None:
         if driver not in ("", NAME):
             continue
         if name == "size":
-            raise InvalidParameter(
-                "--storage-opt overlay2.size: limiting the size of containers needs project quotas, which overlay2 does"
-                " not set yet; leave the option out"
-            )
-        if name != "override_kernel_check":
+            size = size_of(value)
+        elif name != "override_kernel_check":
             raise InvalidParameter(f"--storage-opt {key}={value}: unknown option for overlay2")
+    return size

@@ -4,6 +4,8 @@ writable/NAME/fs      the upper folder
               work    overlayfs's own
               merged  the mount point
               parent  a symbolic link whose text is the parent's chain ID
+              limit   a symbolic link that says how its size is limited, if it is; `fs` and `work` may then
+                      lie in a folder of the quota back end
 """
 
 from __future__ import annotations
@@ -13,13 +15,17 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from plugin_sdk import Conflict, EngineError, InvalidParameter, NotFound
+from plugin_sdk import Conflict, EngineError, InvalidParameter, NotFound, NotSupported
 
 from . import mountpoints, mounts
 from .layers import Layers
+from .quota import QuotaBackend, Quotas
+from .quota.choice import mark
 from .stack import Stack
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
@@ -32,8 +38,9 @@ ENDS_WITHIN = 60.0
 class Writables:
     """All writable layers."""
 
-    def __init__(self, layers: Layers, log: logging.Logger) -> None:
+    def __init__(self, layers: Layers, quotas: Quotas, log: logging.Logger) -> None:
         self._layers = layers
+        self._quotas = quotas
         self._log = log
         self._home = layers.root / "writable"
         self._base = layers.root / "base"
@@ -41,6 +48,9 @@ class Writables:
         self._options = mounts.features_off()
         self._ending: dict[str, threading.Thread] = {}
         self._detaching = threading.Lock()
+        self._limited: dict[str, QuotaBackend] = {}
+        self._limiting = threading.RLock()
+        self._readers: Counter[str] = Counter()
         self._unreadable: list[Path] = []
 
     def open(self) -> None:
@@ -54,6 +64,13 @@ class Writables:
                 self._unreadable.append(self._home / name)
                 continue
             self._parents[name] = "" if parent == _NO_PARENT else parent
+            try:
+                limited = self._quotas.of(self._home / name)
+            except NotSupported as error:
+                self._log.error("%s", error)
+                continue
+            if limited is not None:
+                self._limited[name] = limited
 
     def parents(self) -> dict[str, str]:
         """Names to parents; a snapshot."""
@@ -74,8 +91,8 @@ class Writables:
         """Its folder."""
         return self._home / name
 
-    def create(self, name: str, parent: str) -> None:
-        """See `StorageDriver.create`."""
+    def create(self, name: str, parent: str, size: int = 0) -> None:
+        """See `StorageDriver.create`. With a size, it can hold no more than so many bytes."""
         if not _NAME.fullmatch(name):
             raise InvalidParameter(f"invalid name {name!r} of a writable layer")
         if name in self._parents:
@@ -84,21 +101,36 @@ class Writables:
             self._layers.stack(parent)
         except NotFound as error:
             raise EngineError(f"{error}: the image is damaged, load or pull it again") from None
+        backend = self._backend(size) if size else None
         with self._layers.pinned(parent), self._layers.scratch() as building:
             like = os.stat(self._init(parent))
-            (building / "fs").mkdir()
+            if backend is not None:
+                backend.begin(building, size)
+            inside = building / backend.inner if backend is not None else building
+            (inside / "fs").mkdir()
             if like.st_uid or like.st_gid:
-                os.chown(building / "fs", like.st_uid, like.st_gid)
-            os.chmod(building / "fs", like.st_mode & 0o7777)
-            (building / "work").mkdir(mode=0o700)
+                os.chown(inside / "fs", like.st_uid, like.st_gid)
+            os.chmod(inside / "fs", like.st_mode & 0o7777)
+            (inside / "work").mkdir(mode=0o700)
             (building / "merged").mkdir(mode=0o755)
             os.symlink(parent or _NO_PARENT, building / "parent")
+            if backend is not None:
+                mark(building, backend, size)
+                backend.finish(building, size)
             os.chmod(building, 0o711)
             try:
                 os.rename(building, self.folder(name))
             except OSError as error:
                 raise Conflict(f"writable layer {name} already exists") from error
+            if backend is not None:
+                self._limited[name] = backend
             self._parents[name] = parent
+
+    def _backend(self, size: int) -> QuotaBackend:
+        backend = self._quotas.choose()
+        if size < backend.least:
+            raise InvalidParameter(f"--storage-opt size: with a {backend.name} the least is {backend.least >> 20} MiB")
+        return backend
 
     def _init(self, parent: str) -> Path:
         """The init layer on a chain, made at its first use."""
@@ -137,22 +169,60 @@ class Writables:
             ending = self._ending.pop(name, None)
         if ending is not None:
             ending.join(ENDS_WITHIN)  # one upper folder must not be in two overlays at a time
+        with self.upper(name) as upper:
+            self._overlay(name, lower, upper)
+        return target
+
+    def _overlay(self, name: str, lower: list[Path], upper: Path) -> None:
         root = self._layers.root
-        here = f"writable/{name}"
+        inside = upper.parent.relative_to(root)
         try:
             mounts.mount_overlay(
                 root,
-                f"{here}/merged",
+                f"writable/{name}/merged",
                 [str(path.relative_to(root)) for path in lower],
-                f"{here}/fs",
-                f"{here}/work",
+                f"{inside}/fs",
+                f"{inside}/work",
                 extra=self._options,
             )
         except OSError as error:
             raise EngineError(
                 f"cannot mount the file system of {name}, {len(lower)} layers: {error.strerror}; see the kernel's log"
             ) from error
-        return target
+
+    @contextmanager
+    def upper(self, name: str) -> Iterator[Path]:
+        """Its upper folder, for as long as the block runs. Raises NotFound."""
+        self.parent(name)
+        backend = self._limited.get(name)
+        if backend is None:
+            yield self.folder(name) / "fs"
+            return
+        with self._limiting:
+            self._readers[name] += 1
+        try:
+            with self._limiting:
+                backend.ready(self.folder(name))
+            yield self.folder(name) / backend.inner / "fs"
+        finally:
+            with self._limiting:
+                self._readers[name] -= 1
+            self._rest(name)
+
+    def _rest(self, name: str) -> None:
+        """What a back end keeps in use for a layer that nobody uses is given back."""
+        backend = self._limited.get(name)
+        if backend is None:
+            return
+        with self._limiting:
+            if not self._readers[name] and not mounts.is_mounted(f"{self.folder(name)}/merged"):
+                del self._readers[name]
+                backend.rest(self.folder(name))
+
+    def upper_path(self, name: str) -> Path:
+        """Where the upper folder is, or would be."""
+        backend = self._limited.get(name)
+        return (self.folder(name) / backend.inner if backend else self.folder(name)) / "fs"
 
     def unmount(self, name: str) -> None:
         """See `StorageDriver.unmount`. What is pending is written to the disk behind the caller's back."""
@@ -160,9 +230,13 @@ class Writables:
         with self._detaching:
             kept = mounts.detach(f"{self.folder(name)}/merged")
             if kept is not None:
-                ending = threading.Thread(target=os.close, args=(kept,), name="overlay-end", daemon=True)
+                ending = threading.Thread(target=self._end, args=(name, kept), name="overlay-end", daemon=True)
                 ending.start()
                 self._ending[name] = ending
+
+    def _end(self, name: str, kept: int) -> None:
+        os.close(kept)
+        self._rest(name)
 
     def remove(self, name: str) -> Callable[[], None] | None:
         """Unmount it and take it out of its place; gives what is left to do for its files to go."""
@@ -170,7 +244,12 @@ class Writables:
             return None
         kept = mounts.detach(f"{self.folder(name)}/merged")
         self._parents.pop(name, None)
-        self._ending.pop(name, None)
+        ending = self._ending.pop(name, None)
+        if (backend := self._limited.pop(name, None)) is not None:
+            if ending is not None:
+                ending.join(ENDS_WITHIN)
+            with self._limiting:
+                backend.forget(self.folder(name))
         try:
             doomed = self._layers.doom(self.folder(name))
         except FileNotFoundError:

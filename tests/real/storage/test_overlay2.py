@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from plugin_sdk import EngineError, InvalidParameter, NotSupported
+from plugin_sdk import EngineError, InvalidParameter
 from plugins.storage_overlay2.driver import Overlay2
 from plugins.storage_overlay2.tarwrite import header
 
@@ -312,8 +312,9 @@ async def test_a_fresh_container_has_mount_points_and_no_changes(driver: Overlay
 
 
 async def test_options_that_cannot_be_kept_are_refused(driver: Overlay2) -> None:
-    with pytest.raises(NotSupported, match="size.*quotas"):
-        await driver.create("c", "", options={"size": "10G"})
+    for size, said in [("much", "invalid size: 'much'"), ("1m", "the least is")]:
+        with pytest.raises(InvalidParameter, match=said):
+            await driver.create("c", "", options={"size": size})
     with pytest.raises(InvalidParameter, match="unknown option"):
         await driver.create("c", "", options={"foo": "1"})
     assert driver.writable() == {}

@@ -10,7 +10,7 @@ import pytest
 from plugin_sdk import EngineError, InvalidParameter
 from plugins.storage_overlay2 import journal
 from plugins.storage_overlay2.extract import clean
-from plugins.storage_overlay2.plugin import check_options
+from plugins.storage_overlay2.plugin import default_size
 from plugins.storage_overlay2.source import Source
 from plugins.storage_overlay2.tarread import Member, TarReader
 from plugins.storage_overlay2.tarwrite import header
@@ -153,7 +153,12 @@ def test_a_shortened_file_is_noticed(tmp_path: Path) -> None:
 
 
 def test_storage_options() -> None:
-    check_options(["overlay2.override_kernel_check=true", "btrfs.min_space=1G"])
-    for option, said in [("overlay2.size=1G", "quotas"), ("what=1", "unknown option"), ("size", "KEY=VALUE")]:
+    assert default_size(["overlay2.override_kernel_check=true", "btrfs.min_space=1G"]) == 0
+    assert default_size(["overlay2.size=1.5G"]) == default_size(["size=1536m"]) == 3 << 29
+    for option, said in [
+        ("overlay2.size=big", "invalid size: 'big'"),
+        ("what=1", "unknown option"),
+        ("size", "KEY=VALUE"),
+    ]:
         with pytest.raises(InvalidParameter, match=said):
-            check_options([option])
+            default_size([option])
