@@ -5,13 +5,13 @@
 
 The names here serve every plugin; `plugin_sdk.containers`, `.images`, `.storage`, `.runtime`, `.logs`, `.network`,
 `.volumes`, `.api`, `.events` and `.managed` hold the contracts of each subsystem; `plugin_sdk.aio`, `.files`, `.http`,
-`.stdcopy`, `.text` and `.times` help to fulfil them. `serve` makes a driver a plugin of its own. `docs/plugins/` is the guide.
+`.stdcopy`, `.logoptions`, `.gotemplate`, `.text` and `.times` help to fulfil them. `serve` makes a driver a plugin of its own. `docs/plugins/` is the guide.
 """
 
 from pathlib import Path
 from typing import Any
 
-from kernel.contracts.common import Holder, Wire
+from kernel.contracts.common import Holder, IdMap, IdRange, Wire
 from kernel.contracts.events import Event, EventBus
 from kernel.contracts.plugin import (
     Drivers,
@@ -61,6 +61,8 @@ __all__ = [
     "Holder",
     "HookStats",
     "Hooks",
+    "IdMap",
+    "IdRange",
     "InvalidParameter",
     "Migration",
     "NotFound",

@@ -39,7 +39,10 @@ def apply_changes(config: ContainerConfig, changes: Sequence[str]) -> ContainerC
         InvalidParameter: with dockerd's message, for example "FOO is not a valid change command".
     """
     cmd_set = False
-    for name, rest in instructions("\n".join(changes)):
+    found = instructions("\n".join(changes))
+    if changes and not found:
+        raise InvalidParameter("file with no instructions")
+    for name, rest in found:
         handler = _HANDLERS.get(name)
         if handler is None:
             raise InvalidParameter(f"{name} is not a valid change command")

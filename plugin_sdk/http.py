@@ -18,7 +18,7 @@ import orjson
 from fastapi import Query, Request
 from fastapi.responses import Response, StreamingResponse
 from pydantic import BeforeValidator, ValidationError
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, HTTPConnection
 
 from kernel.contracts.api import ABANDON, HIJACK, RawStream
 from kernel.contracts.common import Wire
@@ -45,7 +45,7 @@ Flag = Annotated[bool, BeforeValidator(_boolean), Query()]
 """A boolean query parameter, read as dockerd reads it."""
 
 
-def api_version(request: Request) -> tuple[int, int]:
+def api_version(request: HTTPConnection) -> tuple[int, int]:
     """Version that the client asked for; the newest for bare paths."""
     version: tuple[int, int] = request.scope["engine.api_version"]
     return version
@@ -64,8 +64,11 @@ def _encode(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} cannot be sent as JSON")
 
 
-async def body(request: Request, model: type[W], *, empty_ok: bool = False) -> W:
+async def body(request: Request, model: type[W], *, empty_ok: bool = False, strict: bool = False) -> W:
     """The request's JSON body as a model.
+
+    Args:
+        strict: a text is neither a number nor a truth value, as for Go's servers.
 
     Raises:
         InvalidParameter: not JSON, not declared as JSON, or not of the model's shape; names the field.
@@ -82,7 +85,7 @@ async def body(request: Request, model: type[W], *, empty_ok: bool = False) -> W
         # A web page can make a browser post anything but this: the check keeps it from driving a local engine.
         what = "unsupported" if declared else "malformed"
         raise InvalidParameter(f"{what} Content-Type header ({declared}): must be 'application/json'")
-    return decode(raw, model)
+    return decode(raw, model, strict=strict)
 
 
 async def read(request: Request, *, limit: int = BODY_LIMIT) -> bytes:
@@ -133,11 +136,11 @@ def _nameless(folder: Path) -> BinaryIO:
     return tempfile.TemporaryFile("w+b", dir=folder)
 
 
-def decode(raw: bytes, model: type[W]) -> W:
+def decode(raw: bytes, model: type[W], *, strict: bool = False) -> W:
     """JSON bytes as a model. Raises InvalidParameter, naming the field."""
     try:
         parsed = orjson.loads(raw)
-        return model.model_validate({} if parsed is None else parsed)
+        return model.model_validate({} if parsed is None else parsed, strict=strict)
     except orjson.JSONDecodeError as error:
         raise InvalidParameter(f"invalid JSON: {error}") from None
     except ValidationError as error:

@@ -78,13 +78,21 @@ class Encoder:
 
     def __init__(self, *, line_end: bool = False) -> None:
         self._line_end = line_end
-        self._open: dict[int, Piece] = {}
+        self._pieces = Pieces()
 
     def encode(self, entries: Iterable[LogEntry]) -> list[bytes]:
         """A message for each entry."""
-        return [encode(entry, self._piece(entry), line_end=self._line_end) for entry in entries]
+        return [encode(entry, self._pieces.place(entry), line_end=self._line_end) for entry in entries]
 
-    def _piece(self, entry: LogEntry) -> Piece | None:
+
+class Pieces:
+    """Numbers the pieces of long lines, among the entries of one container in order."""
+
+    def __init__(self) -> None:
+        self._open: dict[int, Piece] = {}
+
+    def place(self, entry: LogEntry) -> Piece | None:
+        """The place of the next entry in its line; None for a line that is whole."""
         before = self._open.get(entry.stream)
         if before is None:
             if not entry.partial:

@@ -59,6 +59,19 @@ def parse_duration_ns(text: str) -> int:
     return sign * sum(int(float(number) * _UNIT[unit]) for number, unit in parts)
 
 
+def format_duration(ns: int) -> str:
+    """Nanoseconds as a Go duration: `1m30s`, `1.5s`, `300ms`."""
+    if abs(ns) < _UNIT["s"]:
+        name = next(name for name in ("ms", "us", "ns") if abs(ns) >= _UNIT[name] or name == "ns")
+        return f"{ns / _UNIT[name]:g}{'µs' if name == 'us' else name}" if ns else "0s"
+    seconds, rest = divmod(abs(ns), _UNIT["s"])
+    hours, minutes = seconds // 3600, seconds // 60 % 60
+    fraction = f"{rest:09d}".rstrip("0")
+    parts = [f"{hours}h"] if hours else []
+    parts += [f"{minutes}m"] if hours or minutes else []
+    return ("-" if ns < 0 else "") + "".join(parts) + f"{seconds % 60}{'.' + fraction if fraction else ''}s"
+
+
 def parse_moment_ns(text: str) -> int:
     """The forms of `since` and `until`: seconds since the epoch with an optional fraction, RFC 3339, or a duration ago.
 

@@ -35,6 +35,7 @@ TOOLS = {
     "ip": "iproute2",
     "nft": "nftables",
     "nsenter": "util-linux",
+    "rsyslogd": "rsyslog",
     "runc": "runc",
 }
 """Programs that tests with real containers need, and the Debian packages that have them."""

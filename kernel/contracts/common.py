@@ -50,6 +50,51 @@ class Wire(BaseModel):
         return folded
 
 
+class IdRange(Wire):
+    """`Size` IDs, from `Inside` in a user namespace and from `Host` outside of it."""
+
+    Inside: int
+    Host: int
+    Size: int
+
+
+class IdMap(Wire):
+    """A user namespace's IDs; source: user_namespaces(7)."""
+
+    Uids: list[IdRange]
+    Gids: list[IdRange]
+
+    @property
+    def root(self) -> tuple[int, int]:
+        """The host's uid and gid of the namespace's root. Raises ValueError when it has none."""
+        return self.outside(0, 0)
+
+    def outside(self, uid: int, gid: int) -> tuple[int, int]:
+        """The host's IDs of a namespace's. Raises ValueError for those that it does not have."""
+        return _moved(uid, self.Uids, inward=False), _moved(gid, self.Gids, inward=False)
+
+    def inside(self, uid: int, gid: int) -> tuple[int, int]:
+        """A namespace's IDs of the host's; what it does not have shows as nobody (65534), as in the namespace."""
+        found = []
+        for number, ranges in ((uid, self.Uids), (gid, self.Gids)):
+            try:
+                found.append(_moved(number, ranges, inward=True))
+            except ValueError:
+                found.append(_OVERFLOW)
+        return found[0], found[1]
+
+
+_OVERFLOW = 65534
+
+
+def _moved(number: int, ranges: list[IdRange], *, inward: bool) -> int:
+    for part in ranges:
+        here, there = (part.Host, part.Inside) if inward else (part.Inside, part.Host)
+        if here <= number < here + part.Size:
+            return there + number - here
+    raise ValueError(f"ID {number} is not mapped into the user namespace")
+
+
 @dataclass(frozen=True, slots=True)
 class Holder:
     """Something that keeps an object in use.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator
 
 from kernel.contracts.common import Wire
 
@@ -227,7 +227,7 @@ class HostConfig(Resources):
     Tmpfs: dict[str, str] = {}
     UTSMode: str = ""
     UsernsMode: str = ""
-    ShmSize: int = Field(default=0, ge=0)
+    ShmSize: int = 0
     Sysctls: dict[str, str] = {}
     Runtime: str = ""
     Isolation: str = ""
@@ -235,6 +235,8 @@ class HostConfig(Resources):
     MaskedPaths: list[str] | None = None
     ReadonlyPaths: list[str] | None = None
     Init: bool | None = None
+    IOMaximumBandwidth: int = 0
+    IOMaximumIOps: int = 0
 
 
 class EndpointIpam(Wire):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 # A field may not carry its type's bare name: pydantic would take the default for the type.
 from kernel.contracts import container_config as wire
-from kernel.contracts.common import Wire
+from kernel.contracts.common import IdMap, Wire
 from kernel.contracts.container_config import ContainerConfig, HostConfig, NetworkingConfig
 
 if TYPE_CHECKING:
@@ -30,6 +30,29 @@ class ContainerStatus(StrEnum):
     DEAD = "dead"
 
 
+class HealthResult(Wire):
+    """One probe. Times are RFC 3339; ExitCode 0 is healthy, -1 means that the probe did not come to an end."""
+
+    Start: str
+    End: str
+    ExitCode: int
+    Output: str = ""
+
+
+class Health(Wire):
+    """What probes have told of a container.
+
+    Attributes:
+        Status: "starting", "healthy" or "unhealthy".
+        FailingStreak: probes that failed one after the other.
+        Log: the latest probes, the oldest first.
+    """
+
+    Status: str
+    FailingStreak: int = 0
+    Log: list[HealthResult] = []
+
+
 class ContainerState(Wire):
     """State as stored. Times are RFC 3339 with nanoseconds; "" means never.
 
@@ -38,6 +61,7 @@ class ContainerState(Wire):
             was cut off.
         StoppedByUser: stopped or killed through the API: "unless-stopped" then does not start it again.
         RemoveVolumes: with status "removing": the anonymous volumes go too.
+        Health: a `Health`, written by `Containers.set_health`; None for a container that is not probed.
     """
 
     Status: ContainerStatus = ContainerStatus.CREATED
@@ -94,6 +118,7 @@ class ContainerRecord(Wire):
         ChainID: of the image's top layer, "" for an image without layers.
         Driver: storage driver; it holds the writable layer under the container's ID.
         Runtime: the runtime driver's name.
+        Ids: of its user namespace, None for the host's; chosen when it is created, and its own from then on.
     """
 
     Id: str
@@ -113,6 +138,7 @@ class ContainerRecord(Wire):
     State: ContainerState = ContainerState()
     RestartCount: int = 0
     LogPath: str = ""
+    Ids: IdMap | None = None
 
     @property
     def env(self) -> dict[str, str]:
@@ -130,6 +156,7 @@ class ContainerDraft:
         warnings: shown to the client.
         api_version: of the request, for example (1, 41).
         rootfs: mounts the writable layer if it is not yet mounted, and gives its path.
+        ids: see `ContainerRecord.Ids`; set by the runtime's plugin.
     """
 
     id: str
@@ -143,6 +170,7 @@ class ContainerDraft:
     mounts: list[MountPoint] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     log_path: str = ""
+    ids: IdMap | None = None
 
 
 @dataclass(slots=True)
@@ -154,6 +182,7 @@ class Preparation:
         rootfs: the mounted root file system.
         mounts: in addition to the usual kernel file systems; sorted by destination before use.
         netns: path of the network namespace to join; None: the host's.
+        userns: path of the user namespace that owns it, for a container with `Ids`.
         env: added behind the container's own environment.
         annotations: for the OCI spec.
         log: where the container's output goes; None drops it.
@@ -164,6 +193,7 @@ class Preparation:
     rootfs: Path
     mounts: list[OciMount] = field(default_factory=list)
     netns: Path | None = None
+    userns: Path | None = None
     env: list[str] = field(default_factory=list)
     annotations: dict[str, str] = field(default_factory=dict)
     log: LogTarget | None = None
@@ -232,5 +262,14 @@ class Containers(Protocol):
     async def attach(self, ref: str) -> ProcessIO:
         """Streams of the running container, or of its next start when it does not run yet."""
 
-    async def exec(self, ref: str, spec: ExecSpec) -> tuple[int, bytes]:
-        """Run to the end; gives exit code and output (64 KiB at most)."""
+    async def exec(self, ref: str, spec: ExecSpec, *, timeout: float | None = None) -> tuple[int, bytes]:
+        """Run to the end; gives exit code and output (64 KiB at most).
+
+        Raises DeadlineExceeded after `timeout` seconds; the process is killed then.
+        """
+
+    async def set_health(self, ref: str, health: Health | None) -> None:
+        """Store what the probes of a container tell, and publish `health_status: ...` when its status changes.
+
+        Raises NotFound.
+        """

@@ -12,7 +12,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from kernel.contracts.common import deadline
+from kernel.contracts.common import IdMap, deadline
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +79,14 @@ class StorageDriver(Protocol):
     async def remove_layer(self, chain_id: str) -> None:
         """Raises Conflict while another layer lies on it; removing what is not there is fine."""
 
-    async def create(self, name: str, parent: str, *, options: dict[str, str] | None = None) -> None:
-        """Make a writable layer on a stack. `options` are `--storage-opt`, for example {"size": "10G"}.
+    async def create(
+        self, name: str, parent: str, *, options: dict[str, str] | None = None, bare: bool = False
+    ) -> None:
+        """Make a writable layer on a stack.
+
+        Args:
+            options: `--storage-opt`, for example {"size": "10G"}.
+            bare: nothing is to be seen in it but the stack's own files, not even mount points that containers need.
 
         Raises Conflict when the name is taken, InvalidParameter or NotSupported for options.
         """
@@ -88,8 +94,15 @@ class StorageDriver(Protocol):
     def writable(self) -> dict[str, str]:
         """Names of all writable layers to their parents' chain IDs."""
 
-    async def mount(self, name: str) -> Path:
-        """Mount a writable layer; a mounted one is fine. Gives the root file system's path."""
+    async def mount(self, name: str, *, ids: IdMap | None = None) -> Path:
+        """Mount a writable layer; a mounted one is fine. Gives the root file system's path.
+
+        Args:
+            ids: the mount shows the files as a user namespace's, whose ID 0 owns what the layers have as 0. Only given
+                where there is such a namespace, so a driver without this may leave the parameter out.
+
+        Raises NotSupported when the file system below cannot do that.
+        """
 
     async def unmount(self, name: str) -> None:
         """Undo; what is not mounted is fine. A busy mount is detached lazily."""

@@ -156,7 +156,10 @@ def _tcp(rest: str, *, tls: bool) -> Listener:
     sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # A client that vanishes while nothing is sent to it must be found out; Go's figures, which dockerd has.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 15)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 15)
         sock.bind(where)
         sock.listen(socket.SOMAXCONN)
     except OSError as error:

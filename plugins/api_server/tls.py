@@ -48,7 +48,8 @@ class TlsLayer(asyncio.Protocol):
     """The socket's protocol; the protocol above sees a TlsTransport.
 
     `close_notify` from the client is the end of its side alone: `eof_received` above, and writing goes on. The end of
-    the TCP stream is the end of the client.
+    the TCP stream behind it is the end of the client. Without a `close_notify` it is the end of its side, as on plain
+    TCP: Python's `ssl` cannot send one and still read, so that is how docker-py's users end a command's input.
     """
 
     def __init__(self, context: ssl.SSLContext, make: Callable[[], Any]) -> None:
@@ -114,11 +115,14 @@ class TlsLayer(asyncio.Protocol):
                 self._transport.close()
 
     def eof_received(self) -> bool:
-        if self._above is not None:
-            self._end()
+        if self._above is None:
+            return False
+        if self._ended:
             if not self.raw.is_closing():
                 self._above.client_gone()
-        return False
+            return False
+        self._end()
+        return not self.raw.is_closing()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._timer is not None:

@@ -137,7 +137,7 @@ async def download(service: ContainerService, ref: str, path: str) -> Download:
     service.emit(record, "archive-path")
 
     def pack(outlet: Outlet) -> None:
-        Packer(root, outlet, mounts).pack(place.real, place.name)
+        Packer(root, outlet, mounts, record.Ids, exact=True).pack(place.real, place.name)
 
     return Download(place.stat(), stack, pack)
 
@@ -152,7 +152,7 @@ async def export(service: ContainerService, ref: str) -> Download:
     def pack(outlet: Outlet) -> None:
         root = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            Packer(root, outlet).pack("/", "", itself=False)
+            Packer(root, outlet, ids=record.Ids).pack("/", "", itself=False)
         finally:
             os.close(root)
 
@@ -184,7 +184,7 @@ async def upload(
         folder = await apart(_target, root, path, ref, record)
         owner = await apart(users.owner_of, root, record.Config.User) if as_user else None
         inlet = Inlet()
-        unpacker = Unpacker(root, folder, keep_kind=keep_kind, owner=owner)
+        unpacker = Unpacker(root, folder, keep_kind=keep_kind, owner=owner, ids=record.Ids)
         work = asyncio.ensure_future(apart(_unpack, unpacker, inlet))
         try:
             async for data in _gathered(body):
@@ -199,6 +199,10 @@ async def upload(
         try:
             await work
         except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR) and error.filename:
+                # The folder was there, so this is about what is in it; in /proc, for one, nothing can be made.
+                why = (error.strerror or "").lower()
+                raise InvalidParameter(f"{path} in container {ref} cannot take {error.filename!r}: {why}") from None
             _translate(error, path, ref)
     service.emit(record, "extract-to-dir")
 

@@ -15,7 +15,7 @@ from plugin_sdk.logs import LogEntry, LogQuery, Logs
 from plugin_sdk.runtime import ProcessIO
 from plugin_sdk.stdcopy import frame
 
-from .streams import IMPATIENT, PATIENT, Conversation, Ending, OpenClient, Wanted, finish, parse_detach_keys
+from .streams import HEAD_START, IMPATIENT, PATIENT, Conversation, Ending, OpenClient, Wanted, finish, parse_detach_keys
 
 if TYPE_CHECKING:
     from .service import ContainerService
@@ -28,7 +28,7 @@ class AttachRequest:
     """Query of `POST /containers/ID/attach`.
 
     Attributes:
-        stream: go on with what is written from now on.
+        stream: go on with what is written from now on; without a stream to carry, the end comes at once.
         logs: first what was written until now.
         framed: send frames unless the container has a terminal.
     """
@@ -72,16 +72,23 @@ class Attachment:
         waiting: asyncio.Future[ProcessIO] | None = None
         client: RawStream | None = None
         try:
-            if request.stream and not record.State.running:
+            streams = request.stream and bool(request.wanted)
+            if streams and not record.State.running:
                 # Asked for before the client is answered: what it does next, `start`, must find it waiting.
                 waiting = asyncio.ensure_future(self._connect())
                 await asyncio.sleep(0)
             client = await open_client()
             service.emit(record, "attach")
+            if backlog and first is not None:
+                await asyncio.sleep(HEAD_START)
+                # Read anew: what was written meanwhile belongs to it, and the stream begins where it ends.
+                await backlog.aclose()
+                backlog = self._backlog()
+                first = await anext(backlog, None)
             while backlog and first is not None:
                 await client.write(first)
                 first = await anext(backlog, None)
-            if request.stream:
+            if streams:
                 waiting = waiting or asyncio.ensure_future(self._connect())
                 if await _before_gone(waiting, client):
                     await self._talk(client, waiting.result())

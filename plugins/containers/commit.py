@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from plugin_sdk import Conflict, EngineError, InvalidParameter, NotFound
@@ -32,15 +32,15 @@ class CommitRequest:
 
     Attributes:
         name: the reference to give the image; "" leaves it without.
-        config: what the client overrides of the container's configuration; the rest is the container's.
-        changes: Dockerfile instructions, applied to `config`.
+        config: what the client overrides of the container's configuration; the rest is the container's. None: nothing.
+        changes: Dockerfile instructions, applied to `config`, or to the container's without one.
     """
 
     name: str = ""
     comment: str = ""
     author: str = ""
     pause: bool = True
-    config: ContainerConfig = field(default_factory=ContainerConfig)
+    config: ContainerConfig | None = None
     changes: Sequence[str] = ()
 
 
@@ -67,7 +67,8 @@ async def commit(service: ContainerService, ref: str, request: CommitRequest) ->
     record = await service.ready(ref)
     if record.State.Status in (ContainerStatus.REMOVING, ContainerStatus.DEAD):
         raise Conflict(f"container {record.Id} is being removed: it cannot be committed")
-    config = with_image(apply_changes(request.config, request.changes), record.Config)
+    given = with_image(ContainerConfig(), record.Config) if request.config is None else request.config
+    config = with_image(apply_changes(given, request.changes), record.Config)
     images = service.ctx.require(ImageStore)
     storage = service.storage_of(record)
     layers, base = _base(images, storage, record)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from plugin_sdk import EngineError, InvalidParameter, NotFound
+from plugin_sdk.aio import blocking
 from plugin_sdk.containers import (
     ContainerConfig,
     ContainerCreate,
@@ -25,6 +26,7 @@ from plugin_sdk.times import now
 from . import merge
 from .names import random_name
 from .store import name_conflict
+from .workdir import make_working_dir
 
 if TYPE_CHECKING:
     from .service import ContainerService
@@ -39,10 +41,21 @@ async def create(
     try:
         await service.ctx.hooks.all("engine_container_validate", draft=draft)
         draft.config = _completed(draft.config, draft)
+        _find_donors(service, draft.host)
         await _check_runtime(service, draft.host.Runtime)
         return await _make(service, draft), draft.warnings
     finally:
         del service.drafts[draft.id]
+
+
+def _find_donors(service: ContainerService, host: HostConfig) -> None:
+    """The containers whose namespaces are to be joined exist. Raises InvalidParameter: a 404 would mean the image."""
+    for mode in (host.PidMode, host.IpcMode):
+        if mode.startswith("container:"):
+            try:
+                service.get(mode.removeprefix("container:"))
+            except EngineError as error:
+                raise InvalidParameter(str(error)) from None
 
 
 async def _check_runtime(service: ContainerService, name: str) -> None:
@@ -65,23 +78,25 @@ def _draft(
     config = merge.with_image(asked, image.Config)
     merge.command_line(config)
     merge.check_config(config)
-    merge.check_host(request.HostConfig)
+    merge.check_host(request.HostConfig, config)
     container_id = new_id()
     storage = service.ctx.require(Storage)
 
     async def rootfs() -> Path:
-        return await storage.driver().mount(container_id)
+        driver = storage.driver()
+        return await (driver.mount(container_id, ids=draft.ids) if draft.ids else driver.mount(container_id))
 
-    return ContainerDraft(
+    draft = ContainerDraft(
         id=container_id,
         name=name,
         config=config,
-        host=_host_defaults(service, request.HostConfig),
+        host=_host_defaults(service, merge.for_version(request.HostConfig, api_version)),
         networking=request.NetworkingConfig,
         image=image,
         api_version=api_version,
         rootfs=rootfs,
     )
+    return draft
 
 
 def _free_name(service: ContainerService, asked: str) -> str:
@@ -139,7 +154,7 @@ def _completed(config: ContainerConfig, draft: ContainerDraft) -> ContainerConfi
     # After validation: a plugin may have changed the network mode.
     if config.Hostname or draft.host.NetworkMode.startswith("container:"):
         return config
-    hostname = os.uname().nodename if "host" in (draft.host.NetworkMode, draft.host.UTSMode) else draft.id[:12]
+    hostname = os.uname().nodename if draft.host.NetworkMode == "host" else draft.id[:12]
     return config.model_copy(update={"Hostname": hostname})
 
 
@@ -151,6 +166,8 @@ async def _make(service: ContainerService, draft: ContainerDraft) -> ContainerRe
     try:
         await storage.driver().create(draft.id, draft.image.ChainID, options=draft.host.StorageOpt or None)
         await service.ctx.hooks.all("engine_container_create", draft=draft)
+        if draft.config.WorkingDir not in ("", "/", draft.image.Config.WorkingDir):
+            await blocking(make_working_dir, await draft.rootfs(), draft.config.WorkingDir, draft.mounts, draft.ids)
         record = _record(draft, storage.default)
         await service.records.insert(record)
     except BaseException as failure:
@@ -181,6 +198,7 @@ def _record(draft: ContainerDraft, driver: str) -> ContainerRecord:
         Networking=draft.networking,
         Mounts=list(draft.mounts),
         LogPath=draft.log_path,
+        Ids=draft.ids,
     )
 
 

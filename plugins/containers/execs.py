@@ -8,9 +8,13 @@ with the end of its container.
 from __future__ import annotations
 
 import asyncio
+import base64
 import logging
+import os
+import signal
 import time
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +24,7 @@ from plugin_sdk.runtime import STDOUT, ExecProcess
 from plugin_sdk.stdcopy import frame
 from plugin_sdk.text import new_id
 
-from .streams import Conversation, Ending, OpenClient, Wanted, finish, parse_detach_keys
+from .streams import HEAD_START, Conversation, Ending, OpenClient, Wanted, finish, parse_detach_keys
 
 if TYPE_CHECKING:
     from .service import ContainerService
@@ -48,10 +52,11 @@ class Exec:
 
     Attributes:
         streams: what its client wants to be attached to.
-        keys: bytes of the detach keys; `detach_keys` as the client wrote them.
+        keys: bytes of the detach keys; `detach_keys` as the client wrote them, "" for the default.
         started: a client has started it; it may not be started again.
         ready: set when the process runs, or never will.
         exit_code: None until it has ended.
+        reaped: done when its end is known; its output may still be on its way.
     """
 
     id: str
@@ -65,6 +70,7 @@ class Exec:
     process: ExecProcess | None = None
     pid: int = 0
     exit_code: int | None = None
+    reaped: asyncio.Future[None] | None = None
 
     def describe(self) -> dict[str, Any]:
         """Answer of `GET /exec/ID/json`."""
@@ -87,7 +93,8 @@ class Exec:
             "OpenStdout": self.streams.stdout,
             "CanRemove": False,
             "ContainerID": self.container_id,
-            "DetachKeys": self.detach_keys,
+            # Go sends bytes in base64: the keys themselves, "" where the client named none.
+            "DetachKeys": base64.b64encode(self.keys).decode() if self.detach_keys else "",
             "Pid": self.pid,
         }
 
@@ -121,7 +128,8 @@ class Execs:
             InvalidParameter: no command, or detach keys that are none.
             NotFound, Conflict: no such container, or it does not run.
         """
-        record = _usable(await self._service.ready(ref))
+        record = await self._service.ready(ref)
+        _check_usable(record, ref)
         if not spec.argv:
             raise InvalidParameter("No exec command specified")
         try:
@@ -134,14 +142,14 @@ class Execs:
         self._by_container.setdefault(record.Id, {})[item.id] = None
         self._created.append((time.monotonic() + UNSTARTED, item.id))
         self._sweep_later()
-        self._emit(record, item, f"exec_create: {' '.join(spec.argv)}")
+        self._emit(record, item, f"exec_create: {_shown(spec)}")
         return item
 
     async def start_detached(self, exec_id: str, console: tuple[int, int] = (0, 0)) -> None:
         """Start it and let it run. Raises what the runtime raises, and Conflict when it was started before."""
         item, record = await self._begin(exec_id, console)
         process = await self._launch(item, record)
-        self._service.ctx.spawn(self._settle(item, record, process), name=f"exec-{item.id[:12]}")
+        self._service.ctx.spawn(self._settle(item, process), name=f"exec-{item.id[:12]}")
 
     async def start(
         self, exec_id: str, open_client: OpenClient, *, framed: bool, console: tuple[int, int] = (0, 0)
@@ -167,19 +175,28 @@ class Execs:
             raise Conflict(f"exec {exec_id} is not running")
         await item.process.resize(height, width)
 
-    async def run(self, record: ContainerRecord, spec: ExecSpec) -> tuple[int, bytes]:
-        """Run to the end; gives exit code and output, both streams as they came, OUTPUT_LIMIT bytes at most."""
+    async def run(self, record: ContainerRecord, spec: ExecSpec, timeout: float | None = None) -> tuple[int, bytes]:
+        """Run to the end; gives exit code and output, both streams as they came, OUTPUT_LIMIT bytes at most.
+
+        Raises DeadlineExceeded after `timeout` seconds; the process is killed then.
+        """
         created = await self.create(record.Id, spec, Wanted(stdout=True, stderr=True))
         item, record = await self._begin(created.id)
         process = await self._launch(item, record)
         output = bytearray()
         try:
-            while (chunk := await process.read()) is not None:
-                output += chunk[1][: OUTPUT_LIMIT - len(output)]
-        except BaseException:
+            async with asyncio.timeout(timeout):
+                while (chunk := await process.read()) is not None:
+                    output += chunk[1][: OUTPUT_LIMIT - len(output)]
+        except TimeoutError:
+            with suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGKILL)
             self._service.ctx.spawn(self._settle(item, record, process), name=f"exec-{item.id[:12]}")
+            raise DeadlineExceeded(f"{spec.argv[0]} did not end within {timeout:g} s and was killed") from None
+        except BaseException:
+            self._service.ctx.spawn(self._settle(item, process), name=f"exec-{item.id[:12]}")
             raise
-        self._end(item, record, await process.wait())
+        await self._reaped(item)
         await process.close()
         return item.exit_code or 0, bytes(output)
 
@@ -191,7 +208,8 @@ class Execs:
 
     async def _begin(self, exec_id: str, console: tuple[int, int] = (0, 0)) -> tuple[Exec, ContainerRecord]:
         item = self.get(exec_id)
-        record = _usable(await self._service.ready(item.container_id))
+        record = await self._service.ready(item.container_id)
+        _check_usable(record, record.Id)
         if item.exit_code is not None:
             raise Conflict(f"Error: Exec command {item.id} has already run")
         if item.started:
@@ -199,7 +217,7 @@ class Execs:
         item.started = True
         if item.spec.tty and any(console):
             item.spec = replace(item.spec, console=console)
-        self._emit(record, item, f"exec_start: {' '.join(item.spec.argv)}")
+        self._emit(record, item, f"exec_start: {_shown(item.spec)}")
         return item, record
 
     async def _launch(self, item: Exec, record: ContainerRecord) -> ExecProcess:
@@ -211,8 +229,18 @@ class Execs:
             self._drop(item)
             raise
         item.process, item.pid = process, process.pid
+        item.reaped = self._service.ctx.spawn(self._reap(item, record, process), name=f"exec-end-{item.id[:12]}")
         item.ready.set()
         return process
+
+    async def _reap(self, item: Exec, record: ContainerRecord, process: ExecProcess) -> None:
+        """The end is told when it comes, however slowly the client reads what was written before it."""
+        self._end(item, record, await process.wait())
+
+    @staticmethod
+    async def _reaped(item: Exec) -> None:
+        if item.reaped is not None:
+            await asyncio.shield(item.reaped)
 
     async def _serve(self, item: Exec, record: ContainerRecord, open_client: OpenClient, framed: bool) -> None:
         try:
@@ -225,6 +253,7 @@ class Execs:
             process = await self._launch(item, record)
         except EngineError as error:
             text = f"{error}\r\n".encode()
+            await asyncio.sleep(HEAD_START)
             try:
                 await client.write(frame(STDOUT, text) if framed else text)
             except OSError:
@@ -242,22 +271,23 @@ class Execs:
                     keys=item.keys if item.spec.tty else None,
                     close_stdin=not item.spec.tty,
                 ).run()
+            if ending is Ending.DETACHED:
+                self._emit(record, item, "exec_detach")
             if ending is Ending.OUTPUT:
                 # Before the stream ends: the client asks for the exit code right after it.
-                self._end(item, record, await process.wait())
+                await self._reaped(item)
         finally:
             await finish(client)
-            await self._settle(item, record, process)
+            await self._settle(item, process)
 
-    async def _settle(self, item: Exec, record: ContainerRecord, process: ExecProcess) -> None:
-        """Leave the process to itself and take its exit code."""
+    async def _settle(self, item: Exec, process: ExecProcess) -> None:
+        """Leave the process to itself until it ends."""
         try:
             if item.streams.stdin and item.exit_code is None:
                 await process.close_stdin()
         finally:
             await process.close()
-        if item.exit_code is None:
-            self._end(item, record, await process.wait())
+        await self._reaped(item)
 
     def _end(self, item: Exec, record: ContainerRecord, code: int) -> None:
         item.exit_code = code
@@ -296,12 +326,17 @@ class Execs:
             self._sweep_later()
 
 
-def _usable(record: ContainerRecord) -> ContainerRecord:
+def _shown(spec: ExecSpec) -> str:
+    """The command as events have it: a blank follows a program without arguments, as from dockerd."""
+    return f"{spec.argv[0]} {' '.join(spec.argv[1:])}"
+
+
+def _check_usable(record: ContainerRecord, called: str) -> None:
     match record.State.Status:
         case ContainerStatus.RUNNING:
-            return record
+            return
         case ContainerStatus.PAUSED:
-            raise Conflict(f"Container {record.Name} is paused, unpause the container before exec")
+            raise Conflict(f"Container {called} is paused, unpause the container before exec")
         case ContainerStatus.RESTARTING:
             raise Conflict(f"Container {record.Id} is restarting, wait until the container is running")
     raise Conflict(f"container {record.Id} is not running")

@@ -91,12 +91,20 @@ def host_view(host: HostConfig, api_version: tuple[int, int]) -> dict[str, Any]:
     view = _go_shape(host.model_dump())
     if api_version >= (1, 42):
         view.pop("KernelMemory", None)
-        view.pop("KernelMemoryTCP", None)
     # Of Windows alone; clients of typed languages expect the fields.
     view.update(CpuCount=0, CpuPercent=0, IOMaximumIOps=0, IOMaximumBandwidth=0)
     if "Mounts" in view:
-        view["Mounts"] = [{key: value for key, value in mount.items() if value} for mount in view["Mounts"]]
+        view["Mounts"] = [_mount_shape(mount) for mount in view["Mounts"]]
     return view
+
+
+def _mount_shape(mount: dict[str, Any]) -> dict[str, Any]:
+    """Without what was not said; options that were sent empty stay, as the kind of mount may depend on them."""
+    return {
+        key: {name: part for name, part in value.items() if part} if isinstance(value, dict) else value
+        for key, value in mount.items()
+        if value or isinstance(value, dict)
+    }
 
 
 def _config_view(config: ContainerConfig) -> dict[str, Any]:

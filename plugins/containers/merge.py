@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import posixpath
 from typing import Any
 
 from plugin_sdk import InvalidParameter
-from plugin_sdk.containers import ContainerConfig, HealthConfig, HostConfig
+from plugin_sdk.containers import ContainerConfig, HealthConfig, HostConfig, Mount
 
 from . import restart
 from .signals import parse_signal
@@ -38,6 +39,8 @@ def with_image(asked: ContainerConfig, image: ContainerConfig) -> ContainerConfi
             changes["ArgsEscaped"] = image.ArgsEscaped
         if entrypoint is None:
             entrypoint = image.Entrypoint
+    if changes["WorkingDir"].startswith("/"):
+        changes["WorkingDir"] = "/" + posixpath.normpath(changes["WorkingDir"]).lstrip("/")
     changes["Cmd"] = command
     changes["Entrypoint"] = None if entrypoint == [""] else entrypoint
     return asked.model_copy(update=changes)
@@ -90,10 +93,44 @@ def _check_health(health: HealthConfig) -> None:
         raise InvalidParameter("Retries in Healthcheck cannot be negative")
 
 
-def check_host(host: HostConfig) -> None:
+def for_version(host: HostConfig, version: tuple[int, int]) -> HostConfig:
+    """What an older client meant: fields that its API version did not have are left out, and its defaults are taken.
+
+    Source: moby's docs/api version history.
+    """
+    changes: dict[str, Any] = {}
+    if version < (1, 40) and not host.IpcMode:
+        changes["IpcMode"] = "shareable"
+    if version < (1, 41) and not host.CgroupnsMode:
+        changes["CgroupnsMode"] = "host"
+    if version < (1, 42):
+        changes["ConsoleSize"] = [0, 0]
+    else:
+        changes["KernelMemory"] = 0
+    if version < (1, 43):
+        changes["Annotations"] = {}
+    if version < (1, 44):
+        changes["Mounts"] = [mount.model_copy(update=_old_bind(mount, version)) for mount in host.Mounts]
+    return host.model_copy(update=changes)
+
+
+def _old_bind(mount: Mount, version: tuple[int, int]) -> dict[str, Any]:
+    if mount.BindOptions is None:
+        return {}
+    gone = {"ReadOnlyNonRecursive": False, "ReadOnlyForceRecursive": False}
+    if version < (1, 42):
+        gone["CreateMountpoint"] = False
+    if version < (1, 40):
+        gone["NonRecursive"] = False
+    return {"BindOptions": mount.BindOptions.model_copy(update=gone)}
+
+
+def check_host(host: HostConfig, config: ContainerConfig) -> None:
     """Raises InvalidParameter for what belongs to no other plugin's part."""
     restart.check(host.RestartPolicy)
     if host.AutoRemove and host.RestartPolicy.Name not in ("", "no"):
         raise InvalidParameter("can't create 'AutoRemove' container with restart policy")
+    if config.Hostname and host.UTSMode == "host":
+        raise InvalidParameter("conflicting options: hostname and the UTS mode")
     if "" in host.Annotations:
         raise InvalidParameter("invalid Annotations: the empty string is not permitted as an annotation key")

@@ -10,6 +10,7 @@ from collections.abc import Collection
 from contextlib import suppress
 from typing import Protocol
 
+from plugin_sdk import IdMap
 from plugin_sdk.rootfs import open_in_root
 
 CHUNK = 1 << 20
@@ -19,6 +20,7 @@ PSEUDO_LIMIT = 16 << 20
 
 XATTR = "SCHILY.xattr."
 CAPABILITY = "security.capability"
+USER = "user."
 FOLDER = os.O_PATH | os.O_DIRECTORY
 ENTRY = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
@@ -42,12 +44,19 @@ class Packer:
     Args:
         root: descriptor of the root.
         mounts: paths whose content is taken although it lies on another file system.
+        ids: of the user namespace whose IDs the archive shall name.
+        exact: tell nanoseconds and the users' extended attributes too. `export` does not: its tars become layers,
+            which other engines make with whole seconds and capabilities alone.
     """
 
-    def __init__(self, root: int, out: Sink, mounts: Collection[str] = ()) -> None:
+    def __init__(
+        self, root: int, out: Sink, mounts: Collection[str] = (), ids: IdMap | None = None, *, exact: bool = False
+    ) -> None:
         self._root = root
         self._out = out
         self._mounts = frozenset(mounts)
+        self._ids = ids
+        self._exact = exact
         self._links: dict[tuple[int, int], str] = {}
         self._pending: list[bytes] = []
         self._parent = ("", -1)
@@ -117,11 +126,16 @@ class Packer:
     def _emit(self, entry: int, facts: os.stat_result, name: str) -> None:
         info = tarfile.TarInfo(name)
         info.mode = stat.S_IMODE(facts.st_mode)
-        info.uid, info.gid = facts.st_uid, facts.st_gid
-        info.mtime = int(facts.st_mtime)
+        owner = facts.st_uid, facts.st_gid
+        info.uid, info.gid = self._ids.inside(*owner) if self._ids else owner
+        info.mtime = facts.st_mtime_ns // 10**9
+        if self._exact and (fraction := facts.st_mtime_ns % 10**9):
+            info.pax_headers = {"mtime": f"{info.mtime}.{fraction:09}"}
         kind = stat.S_IFMT(facts.st_mode)
         if kind == stat.S_IFDIR:
             info.type = tarfile.DIRTYPE
+            if self._exact:
+                self._attributes(entry, info)
         elif kind != stat.S_IFLNK and facts.st_nlink > 1 and self._linked(info, facts):
             pass
         elif kind == stat.S_IFREG:
@@ -148,9 +162,7 @@ class Packer:
         return True
 
     def _emit_file(self, entry: int, facts: os.stat_result, info: tarfile.TarInfo) -> None:
-        with suppress(OSError):
-            value = os.getxattr(f"/proc/self/fd/{entry}", CAPABILITY)
-            info.pax_headers = {XATTR + CAPABILITY: value.decode("utf-8", "surrogateescape")}
+        self._attributes(entry, info)
         try:
             file = os.open(f"/proc/self/fd/{entry}", _READ)
         except FileNotFoundError:
@@ -168,6 +180,14 @@ class Packer:
             self._write(bytes(-info.size % BLOCK))
         finally:
             os.close(file)
+
+    def _attributes(self, entry: int, info: tarfile.TarInfo) -> None:
+        path = f"/proc/self/fd/{entry}"
+        with suppress(OSError):  # the file system may know none
+            for name in os.listxattr(path):
+                if name == CAPABILITY or (self._exact and name.startswith(USER)):
+                    value = os.getxattr(path, name).decode("utf-8", "surrogateescape")
+                    info.pax_headers = {**info.pax_headers, XATTR + name: value}
 
     def _copy(self, file: int, facts: os.stat_result) -> None:
         """Exactly st_size bytes: zeros for holes, and for what was cut off meanwhile."""

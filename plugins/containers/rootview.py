@@ -17,11 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from plugin_sdk import EngineError, InvalidParameter
+from plugin_sdk import EngineError, IdMap, InvalidParameter
 from plugin_sdk.containers import ContainerRecord, MountPoint
 from plugin_sdk.rootfs import make_folders, open_in_root
 from plugin_sdk.streams import apart
 from plugin_sdk.text import new_id
+from plugin_sdk.userns import acting_as
 from plugin_sdk.volumes import VolumeDriver
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ async def opened(service: ContainerService, record: ContainerRecord) -> AsyncIte
         return
     async with service.mounted(record) as path, _volumes(service, record) as binds:
         if binds or record.HostConfig.ReadonlyRootfs:
-            root = await apart(assemble, path, binds, record.HostConfig.ReadonlyRootfs)
+            root = await apart(assemble, path, binds, record.HostConfig.ReadonlyRootfs, record.Ids)
         else:
             root = os.open(path, _FOLDER)
         try:
@@ -126,7 +127,7 @@ def _bind(mount: MountPoint) -> Bind:
     return Bind(mount.Source, mount.Destination, mount.RW)
 
 
-def assemble(path: Path, binds: Sequence[Bind], readonly: bool = False) -> int:
+def assemble(path: Path, binds: Sequence[Bind], readonly: bool = False, ids: IdMap | None = None) -> int:
     """Descriptor of a detached copy of what is mounted at `path`, with other mounts on it.
 
     Takes the calling thread into a mount namespace of its own: it must end after that. Raises OSError.
@@ -142,7 +143,7 @@ def assemble(path: Path, binds: Sequence[Bind], readonly: bool = False) -> int:
         os.close(root)
     try:
         for bind in binds:
-            _put(top, bind)
+            _put(top, bind, ids)
         flags = _AT_EMPTY_PATH | _AT_RECURSIVE | _OPEN_TREE_CLONE | os.O_CLOEXEC
         tree = _check(_libc.syscall(_OPEN_TREE, top, b"", flags), str(path))
     finally:
@@ -152,13 +153,14 @@ def assemble(path: Path, binds: Sequence[Bind], readonly: bool = False) -> int:
     return tree
 
 
-def _put(root: int, bind: Bind) -> None:
+def _put(root: int, bind: Bind, ids: IdMap | None) -> None:
     source = os.open(bind.source, os.O_PATH | os.O_CLOEXEC)
     try:
         if bind.subpath:
             volume, source = source, open_in_root(source, bind.subpath)
             os.close(volume)
-        target = _mount_point(root, bind.destination, stat.S_ISDIR(os.fstat(source).st_mode))
+        with acting_as(ids):
+            target = _mount_point(root, bind.destination, stat.S_ISDIR(os.fstat(source).st_mode), ids)
         try:
             _bind_mount(source, target, bind.destination)
         finally:
@@ -173,14 +175,15 @@ def _put(root: int, bind: Bind) -> None:
             os.close(mounted)
 
 
-def _mount_point(root: int, destination: str, folder: bool) -> int:
+def _mount_point(root: int, destination: str, folder: bool, ids: IdMap | None) -> int:
     """The place of a mount; made if it is missing, as the container's next start would."""
     with suppress(FileNotFoundError):
         return open_in_root(root, destination)
     destination = resolve(root, destination)
+    uid, gid = ids.root if ids else (0, 0)
     if folder:
-        return make_folders(root, destination)
-    os.close(make_folders(root, os.path.dirname(destination)))
+        return make_folders(root, destination, uid=uid, gid=gid)
+    os.close(make_folders(root, os.path.dirname(destination), uid=uid, gid=gid))
     os.close(open_in_root(root, destination, os.O_WRONLY | os.O_CREAT, 0o644))
     return open_in_root(root, destination)
 

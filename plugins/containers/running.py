@@ -113,7 +113,7 @@ async def _launch(service: ContainerService, record: ContainerRecord) -> tuple[R
     bundle.mkdir(mode=0o700)
     intent = asyncio.ensure_future(service.update(record.Id, lambda present: with_state(present, Starting=True)))
     try:
-        rootfs = await service.storage_of(record).mount(record.Id)
+        rootfs = await service.mount(record)
         preparation = Preparation(bundle, rootfs)
         await ctx.hooks.all("engine_container_prepare", container=record, preparation=preparation)
         _check_isolated(service, record, preparation)

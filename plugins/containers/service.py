@@ -15,6 +15,7 @@ from plugin_sdk.containers import (
     ContainerRecord,
     ContainerStatus,
     ExecSpec,
+    Health,
     Resources,
     RestartRule,
     WaitCondition,
@@ -25,7 +26,7 @@ from plugin_sdk.storage import Storage, StorageDriver
 
 from . import control, create, ending, restore, running
 from .live import AttachPoint, Live
-from .store import Change, Records
+from .store import Change, Records, with_state
 
 if TYPE_CHECKING:
     from .execs import Execs
@@ -106,6 +107,11 @@ class ContainerService:
         """The storage driver that holds its writable layer, under the container's ID."""
         return self.ctx.require(Storage).driver(record.Driver)
 
+    async def mount(self, record: ContainerRecord) -> Path:
+        """Mount its root file system, as its user namespace sees it."""
+        storage = self.storage_of(record)
+        return await (storage.mount(record.Id, ids=record.Ids) if record.Ids else storage.mount(record.Id))
+
     def bundle(self, container_id: str) -> Path:
         """Its folder under the exec root: there from the beginning of a start until all of the run is given back."""
         return self.ctx.run / container_id
@@ -117,7 +123,7 @@ class ContainerService:
         storage = self.storage_of(record)
         live.users += 1
         try:
-            yield await storage.mount(record.Id)
+            yield await self.mount(record)
         finally:
             live.users -= 1
             if not live.users and not self.bundle(record.Id).exists():
@@ -275,9 +281,18 @@ class ContainerService:
         """See `Containers.attach`."""
         return await self.attach_point((await self.ready(ref)).Id).attach()
 
-    async def exec(self, ref: str, spec: ExecSpec) -> tuple[int, bytes]:
+    async def exec(self, ref: str, spec: ExecSpec, *, timeout: float | None = None) -> tuple[int, bytes]:
         """See `Containers.exec`."""
-        return await self.execs.run(await self.ready(ref), spec)
+        return await self.execs.run(await self.ready(ref), spec, timeout)
+
+    async def set_health(self, ref: str, health: Health | None) -> None:
+        """See `Containers.set_health`."""
+        record = self.get(ref)
+        before = (record.State.Health or {}).get("Status", "")
+        stored = health.model_dump() if health is not None else None
+        record = await self.update(record.Id, lambda present: with_state(present, Health=stored))
+        if health is not None and health.Status not in (before, "starting") and record.State.running:
+            self.emit(record, f"health_status: {health.Status}")
 
     async def close(self) -> None:
         """Let go of the containers, which go on running; clients that wait are told."""

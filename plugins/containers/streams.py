@@ -36,6 +36,8 @@ PATIENT = 600.0
 IMPATIENT = 30.0
 END_DEADLINE = 30.0
 """Seconds that the last bytes may take once the process has ended."""
+HEAD_START = 0.02
+"""Seconds from the head of an answer to output that is there already: docker-py loses what comes with the head."""
 
 DEFAULT_DETACH_KEYS = b"\x10\x11"
 """ctrl-p, ctrl-q."""

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 import tarfile
 from collections.abc import Callable
 from contextlib import suppress
 from typing import BinaryIO, cast
 
-from plugin_sdk import InvalidParameter
+from plugin_sdk import IdMap, InvalidParameter
+from plugin_sdk.compression import plain
 from plugin_sdk.rootfs import make_folders, open_in_root
+from plugin_sdk.userns import acting_as
 
-from .packing import CAPABILITY, CHUNK, ENTRY, FOLDER, XATTR, ZEROS
+from .packing import CAPABILITY, CHUNK, ENTRY, FOLDER, USER, XATTR, ZEROS
 from .rootview import resolve
 
 READ = 64 << 10
 
+_TIME = re.compile(r"(-?)(\d{1,12})(?:\.(\d+))?")
+
 
 class Unpacker:
-    """Unpacks a tar, plain or compressed (gzip, bzip2, xz), into a folder below a root.
+    """Unpacks a tar, plain or compressed (gzip, bzip2, xz, zstd), into a folder below a root.
 
     Links that lie there already are followed within the root, as the container itself would follow them; names that lead out
     of the folder by `..` are refused.
@@ -30,15 +35,23 @@ class Unpacker:
         folder: where to unpack, resolved and there.
         keep_kind: refuse to replace a folder by something else and the other way round.
         owner: (uid, gid) for everything, instead of the archive's.
+        ids: of the user namespace whose IDs the archive and `owner` name.
     """
 
     def __init__(
-        self, root: int, folder: str, *, keep_kind: bool = False, owner: tuple[int, int] | None = None
+        self,
+        root: int,
+        folder: str,
+        *,
+        keep_kind: bool = False,
+        owner: tuple[int, int] | None = None,
+        ids: IdMap | None = None,
     ) -> None:
         self._root = root
         self._folder = folder.rstrip("/")
         self._keep_kind = keep_kind
         self._owner = owner
+        self._ids = ids
         self._parent = ("", -1)
         self._times: list[tuple[str, int]] = []
 
@@ -49,9 +62,14 @@ class Unpacker:
             InvalidParameter: not a tar, a name that leads out, or what `keep_kind` forbids.
             OSError: from the file system.
         """
+        with acting_as(self._ids):
+            self._unpack(source)
+
+    def _unpack(self, source: BinaryIO) -> None:
         counted = _Counted(source)
         try:
-            with tarfile.open(fileobj=cast(BinaryIO, counted), mode="r|*", bufsize=READ, encoding="utf-8") as archive:
+            data = cast(BinaryIO, plain(counted))
+            with tarfile.open(fileobj=data, mode="r|", bufsize=READ, encoding="utf-8") as archive:
                 for member in archive:
                     archive.members = []  # type: ignore[attr-defined] # it would keep them all
                     self._member(archive, member)
@@ -111,7 +129,8 @@ class Unpacker:
             try:
                 folder = open_in_root(self._root, parent or "/", FOLDER)
             except FileNotFoundError:
-                folder = make_folders(self._root, resolve(self._root, parent))
+                uid, gid = self._ids.root if self._ids else (0, 0)
+                folder = make_folders(self._root, resolve(self._root, parent), uid=uid, gid=gid)
             self._parent = (parent, folder)
         return self._parent[1], entry
 
@@ -185,7 +204,7 @@ class Unpacker:
         os.chmod(path, member.mode & 0o7777)
         for key, value in member.pax_headers.items():
             name = key.removeprefix(XATTR)
-            if key.startswith(XATTR) and (name == CAPABILITY or name.startswith("user.")):
+            if key.startswith(XATTR) and (name == CAPABILITY or name.startswith(USER)):
                 with suppress(OSError):  # the file system may know none
                     os.setxattr(path, name, value.encode("utf-8", "surrogateescape"))
         os.utime(path, ns=(_mtime(member), _mtime(member)))
@@ -195,7 +214,11 @@ class Unpacker:
         os.utime(entry, ns=(_mtime(member), _mtime(member)), dir_fd=parent, follow_symlinks=False)
 
     def _owner_of(self, member: tarfile.TarInfo) -> tuple[int, int]:
-        return self._owner or (member.uid, member.gid)
+        owner = self._owner or (member.uid, member.gid)
+        try:
+            return self._ids.outside(*owner) if self._ids else owner
+        except ValueError as error:
+            raise InvalidParameter(f"{member.name!r} in the archive: {error}") from None
 
     def _link(self, member: tarfile.TarInfo, parent: int, entry: str) -> None:
         target = _clean(member.linkname)
@@ -243,6 +266,10 @@ def _clean(name: str) -> str:
 
 
 def _mtime(member: tarfile.TarInfo) -> int:
+    """Nanoseconds; the header's own text, since tarfile's float has not enough digits."""
+    if found := _TIME.fullmatch(member.pax_headers.get("mtime", "")):
+        whole, fraction = int(found[2]) * 10**9, int((found[3] or "").ljust(9, "0")[:9])
+        return -(whole + fraction) if found[1] else whole + fraction
     return int(member.mtime * 10**9)
 
 

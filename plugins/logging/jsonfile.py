@@ -13,13 +13,14 @@ from pathlib import Path
 import orjson
 
 from plugin_sdk.aio import blocking
+from plugin_sdk.logoptions import ATTRIBUTES, check_attributes, check_common, check_names
 from plugin_sdk.logs import LogEntry, LogInfo, LogQuery
 
 from . import history
 from .batch import PREFIX, stamp_of, to_entries, utc
-from .options import Limits, attributes, check_attributes, check_common, check_names, limits
+from .options import Limits, attributes, limits
 
-_OWN = ("max-file", "max-size", "labels", "labels-regex", "env", "env-regex", "compress", "tag")
+_OWN = ("max-file", "max-size", *ATTRIBUTES, "compress", "tag")
 _CONTROLS = bytes(code for code in range(0x20) if code != 0x0A)
 _ESCAPES = {b"\t": b"\\t", b"\r": b"\\r", b"\b": b"\\b", b"\f": b"\\f"}
 
@@ -49,7 +50,7 @@ class JsonFileDriver:
 
     async def open(self, info: LogInfo) -> JsonFileSink:
         """See `LogDriver.open`."""
-        return JsonFileSink(path_of(info), limits(info.options), attributes(info.container, info.options))
+        return JsonFileSink(path_of(info), limits(info.options), attributes(info))
 
     async def read(self, info: LogInfo, query: LogQuery) -> AsyncIterator[Sequence[LogEntry]]:
         """See `LogDriver.read`."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 
 from plugin_sdk import InvalidParameter, NotSupported
+from plugin_sdk.logoptions import check_common, check_names
 from plugin_sdk.logs import LogEntry, LogInfo, LogQuery
 
-from .options import check_common, check_names, limits
+from .options import limits
 
 
 class Discard:

@@ -21,13 +21,13 @@ from plugin_sdk import (
 )
 from plugin_sdk.api import RouterSpec
 from plugin_sdk.containers import ContainerDraft, ContainerRecord, LogChoice, Preparation
+from plugin_sdk.logoptions import check_common
 from plugin_sdk.logs import LogDriver, Logs
 from plugin_sdk.managed import InterfaceAdapter, ManagedPlugins
 from plugin_sdk.runtime import Exit
 
 from .jsonfile import JsonFileDriver
 from .local import LocalDriver, NoneDriver
-from .options import check_common
 from .outlet import known
 from .remote import INTERFACE, RemoteLogs
 from .service import LogService

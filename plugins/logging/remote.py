@@ -16,14 +16,15 @@ from typing import Any
 from plugin_sdk import DriverSpec, EngineError, PluginError, Wire
 from plugin_sdk.aio import blocking
 from plugin_sdk.containers import ContainerRecord
+from plugin_sdk.logbatch import Batch
+from plugin_sdk.logoptions import check_common
 from plugin_sdk.logs import LogDriver, LogEntry, LogInfo, LogQuery
-from plugin_sdk.logwire import Decoder, WireError
+from plugin_sdk.logwire import Decoder, Encoder, WireError
 from plugin_sdk.managed import InterfaceAdapter, PluginPeer
 from plugin_sdk.times import NEVER, format_ns
 
 from .fifo import sweep
-from .options import check_common
-from .remote_sink import Batch, RemoteSink
+from .remote_sink import RemoteSink
 
 INTERFACE = "docker.logdriver/1.0"
 CAPABILITIES_DEADLINE = 5.0
@@ -52,7 +53,7 @@ class RemoteLogs(InterfaceAdapter):
 
     def __init__(self) -> None:
         self._drivers: dict[str, RemoteDriver] = {}
-        self._batches: dict[str, Batch] = {}
+        self._batches: dict[str, Batch[bytes]] = {}
 
     async def connect(self, peer: PluginPeer) -> Sequence[DriverSpec]:
         """The plugin's log driver."""
@@ -87,7 +88,7 @@ class RemoteDriver:
         batches: by container, what was on its way when a sink was closed; shared with the drivers that come later.
     """
 
-    def __init__(self, peer: PluginPeer, readable: bool, batches: dict[str, Batch]) -> None:
+    def __init__(self, peer: PluginPeer, readable: bool, batches: dict[str, Batch[bytes]]) -> None:
         self.readable = readable
         self._peer = peer
         self._batches = batches
@@ -110,7 +111,7 @@ class RemoteDriver:
         `PluginPeer.call`."""
         container = info.container.Id
         before = self._sinks.get(container)
-        sink = RemoteSink(self._peer, facts_of(info), self._batches.setdefault(container, Batch()))
+        sink = RemoteSink(self._peer, facts_of(info), self._batches.setdefault(container, Batch(Encoder().encode)))
         self._sinks = {key: one for key, one in self._sinks.items() if not one.closed} | {container: sink}
         if before is not None:
             # They would send the same batch.

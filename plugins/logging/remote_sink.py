@@ -9,8 +9,8 @@ from typing import Any
 
 from plugin_sdk import PluginError, Unavailable, Wire
 from plugin_sdk.aio import blocking
+from plugin_sdk.logbatch import Batch
 from plugin_sdk.logs import LogEntry
-from plugin_sdk.logwire import Encoder
 from plugin_sdk.managed import PluginPeer
 
 from .fifo import Fifo
@@ -27,41 +27,6 @@ class Nothing(Wire):
     """A reply without content."""
 
 
-class Batch:
-    """Entries on their way to the plugin, and how far they came. Outlives sinks: after a plugin's upgrade the next one
-    goes on where this one stood."""
-
-    def __init__(self) -> None:
-        self.entries: list[LogEntry] = []
-        self.messages: list[bytes] = []
-        self.done = 0
-        """Messages that plugins have read, before the present FIFO."""
-        self._encoder = Encoder()
-
-    def offer(self, entries: Sequence[LogEntry], begun: int) -> bool:
-        """Take entries that may have been offered before. False: those that were are not among them any more, so what
-        was begun does not count.
-
-        Args:
-            begun: messages behind `done` that are in the present FIFO.
-        """
-        first = next((at for at, entry in enumerate(self.entries) if entries and entry == entries[0]), 0)
-        known = self.entries[first : first + len(entries)]
-        same = next((at for at, entry in enumerate(known) if entry != entries[at]), len(known))
-        if same < self.done + begun - first:
-            self.done = 0
-            self.entries, self.messages = list(entries), self._encoder.encode(entries)
-            return False
-        upto = first + same
-        self.entries = [*self.entries[:upto], *entries[same:]]
-        self.messages = [*self.messages[:upto], *self._encoder.encode(entries[same:])]
-        return True
-
-    def clear(self) -> None:
-        """All was read."""
-        self.entries, self.messages, self.done = [], [], 0
-
-
 class RemoteSink:
     """Fulfils `plugin_sdk.logs.LogSink`.
 
@@ -72,7 +37,7 @@ class RemoteSink:
         closed: `close` was called.
     """
 
-    def __init__(self, peer: PluginPeer, facts: Mapping[str, Any], batch: Batch) -> None:
+    def __init__(self, peer: PluginPeer, facts: Mapping[str, Any], batch: Batch[bytes]) -> None:
         self._peer = peer
         self._facts = facts
         self._batch = batch
@@ -124,7 +89,7 @@ class RemoteSink:
             if not self._batch.offer(entries, fifo.begun):
                 fifo.settle()
             try:
-                await fifo.write(self._batch.messages[self._batch.done + fifo.begun :])
+                await fifo.write(self._batch.waiting[fifo.begun :])
                 await fifo.emptied()
             except BrokenPipeError:
                 self._drop()

@@ -11,12 +11,13 @@ from typing import TypeVar
 
 from plugin_sdk import EngineError, Holder, InvalidParameter, NotFound, NotSupported, PluginContext, Unavailable
 from plugin_sdk.containers import ContainerDraft, ContainerRecord, Containers, LogChoice, Preparation
+from plugin_sdk.logoptions import check_common
 from plugin_sdk.logs import LogDriver, LogEntry, LogInfo, LogQuery
 from plugin_sdk.runtime import LogTarget
 
 from .batch import Batch, to_entries
 from .channel import Channel
-from .options import attributes, check_common
+from .options import attributes
 from .outlet import known
 from .reading import Reader
 from .spool import LIVE
@@ -242,7 +243,7 @@ class LogService:
     def attributes(self, container: ContainerRecord) -> Mapping[str, str]:
         """What `--details` shows."""
         choice = container.HostConfig.LogConfig
-        return attributes(container, choice.Config) if choice.Type == "json-file" else {}
+        return attributes(self._info(container)) if choice.Type == "json-file" else {}
 
     async def converted(
         self, container: ContainerRecord, query: LogQuery, convert: Callable[[Batch], T]

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from plugin_sdk import IdMap
 from plugin_sdk.runtime import OciMount
 
 EMBEDDED_DNS = "127.0.0.11"
@@ -125,8 +126,12 @@ def upstreams(choice: DnsChoice, host: ResolvConf) -> list[str]:
     return list(choice.servers or host.nameservers or _LAST_RESORT)
 
 
-def write(folder: Path, files: HostFiles) -> list[OciMount]:
-    """Write the files into `folder` and give the mounts that bring them into the container."""
+def write(folder: Path, files: HostFiles, ids: IdMap | None = None) -> list[OciMount]:
+    """Write the files into `folder` and give the mounts that bring them into the container.
+
+    Args:
+        ids: of the container's user namespace, whose root owns the files.
+    """
     folder.mkdir(mode=0o711, parents=True, exist_ok=True)
     hosts = _read(_HOST_HOSTS) if files.copy_hosts else _PREAMBLE
     if hosts and not hosts.endswith("\n"):
@@ -135,6 +140,9 @@ def write(folder: Path, files: HostFiles) -> list[OciMount]:
     _write(folder / HOSTS, hosts)
     _write(folder / HOSTNAME, files.hostname + "\n")
     _write(folder / RESOLV, files.resolv)
+    if ids is not None:
+        for name in (HOSTS, HOSTNAME, RESOLV):
+            os.chown(folder / name, *ids.root, follow_symlinks=False)
     return mounts(folder)
 
 
@@ -148,11 +156,12 @@ def mounts(folder: Path) -> list[OciMount]:
 
 def for_guest(mounts: Iterable[OciMount]) -> list[OciMount]:
     """The mounts that a managed plugin gets: hosts and resolv.conf, read-only."""
-    return [
-        dataclasses.replace(mount, options=("rbind", "rprivate", "ro"))
-        for mount in mounts
-        if mount.destination != f"/etc/{HOSTNAME}"
-    ]
+    return read_only(mount for mount in mounts if mount.destination != f"/etc/{HOSTNAME}")
+
+
+def read_only(mounts: Iterable[OciMount]) -> list[OciMount]:
+    """The same mounts, which nobody inside can write through."""
+    return [dataclasses.replace(mount, options=("rbind", "rprivate", "ro")) for mount in mounts]
 
 
 def change_names(folder: Path, *, add: Iterable[tuple[str, str]] = (), drop: Iterable[str] = ()) -> None:

@@ -10,6 +10,8 @@ from plugin_sdk.containers import ContainerRecord, Containers
 from plugin_sdk.network import EndpointRecord
 from plugins.networks.modes import Mode, exposed_ports, parse_port
 
+_NOT_TOLD = ("HOME", "PATH")
+
 
 @dataclass(frozen=True, slots=True)
 class Link:
@@ -20,6 +22,7 @@ class Link:
     alias: str
     address: str
     ports: Sequence[str]
+    env: Sequence[str] = ()
 
 
 def split_link(text: str) -> tuple[str, str]:
@@ -27,6 +30,8 @@ def split_link(text: str) -> tuple[str, str]:
     name, _, alias = text.partition(":")
     name = name.removeprefix("/")
     alias = alias.rpartition("/")[2]
+    if not text:
+        raise InvalidParameter("empty string specified for links")
     if not name or ":" in alias:
         raise InvalidParameter(f"bad format for links: {text}")
     return name, alias or name
@@ -56,7 +61,7 @@ def resolve_links(
             raise Conflict(f"Cannot link to a non running container: /{name} AS /{own}/{alias}")
         ports = exposed_ports(target.Config.ExposedPorts, target.HostConfig.PortBindings)
         address = endpoint.IPv4Address.partition("/")[0]
-        found.append(Link(target.Id, target.Name.removeprefix("/"), alias, address, ports))
+        found.append(Link(target.Id, target.Name.removeprefix("/"), alias, address, ports, target.Config.Env))
     return found
 
 
@@ -73,4 +78,5 @@ def link_environment(own_name: str, links: Sequence[Link]) -> list[str]:
             long = f"{prefix}_PORT_{port}_{proto.upper()}"
             lines += [f"{long}={url}", f"{long}_ADDR={link.address}", f"{long}_PORT={port}", f"{long}_PROTO={proto}"]
         lines.append(f"{prefix}_NAME=/{own_name}/{link.alias}")
+        lines += [f"{prefix}_ENV_{entry}" for entry in link.env if entry.partition("=")[0] not in _NOT_TOLD]
     return lines

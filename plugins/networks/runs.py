@@ -14,6 +14,7 @@ from plugins.networks.links import link_environment, resolve_links
 from plugins.networks.modes import Mode, parse_mode
 from plugins.networks.plugging import choose_gateway
 from plugins.networks.records import Attachment, StoredNetwork
+from plugins.networks.sandbox import owner
 from plugins.networks.surroundings import Surroundings, add_mounts
 from plugins.networks.turns import all_of
 
@@ -67,7 +68,7 @@ class Runs:
         try:
             plan = await self._reserve_all(container, attachment)
             if mode.kind != "host":
-                sandbox = await base.pool.take()
+                sandbox = await (base.pool.make_owned(container.Ids) if container.Ids else base.pool.take())
             where = str(sandbox or "")
             plan = [(network, endpoint.model_copy(update={"Sandbox": where})) for network, endpoint in plan]
             attachment = attachment.model_copy(
@@ -87,6 +88,8 @@ class Runs:
             await self._undo(attachment, self._latest(container.Id, plan, entered), sandbox)
             raise
         preparation.netns = sandbox
+        if sandbox is not None and container.Ids is not None:
+            preparation.userns = owner(sandbox)
         preparation.env += link_environment(name_of(container), links)
         preparation.facts[FILES] = attachment.Files
         for network, endpoint in plan:
@@ -220,6 +223,8 @@ class Runs:
         if attachment is None or not attachment.plugged:
             raise Conflict(f"cannot join network of a non running container: {target.Id}")
         preparation.netns = Path(attachment.Sandbox) if attachment.Sandbox else None
+        if preparation.netns is not None and target.Ids is not None:
+            preparation.userns = owner(preparation.netns)
         add_mounts(preparation, container, hosts.mounts(Path(attachment.Files)))
         preparation.facts[FILES] = attachment.Files
 

@@ -13,8 +13,8 @@ from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from plugin_sdk import EngineError, Unavailable
-from plugin_sdk.netlink import Netlink, set_link
+from plugin_sdk import EngineError, IdMap, Unavailable, userns
+from plugin_sdk.netlink import Netlink, inside, set_link
 
 _CLONE_NEWNET = 0x40000000
 _MS_BIND = 0x1000
@@ -48,6 +48,13 @@ class SandboxPool:
             return self._ready.pop()
         return await self.make()
 
+    async def make_owned(self, ids: IdMap) -> Path:
+        """A new one that belongs to a new user namespace, which is pinned at `owner(path)`. Raises Unavailable."""
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, create_owned, self._folder, ids)
+        except OSError as error:
+            raise Unavailable(f"cannot make a network sandbox in a user namespace: {error}") from None
+
     async def make(self) -> Path:
         """A new one. Raises Unavailable when the kernel gives none."""
         try:
@@ -64,7 +71,8 @@ class SandboxPool:
     async def destroy(self, path: Path) -> None:
         """Unpin it; the kernel takes it down once nothing runs in it. One that is gone is fine."""
         if path.parent == self._folder:
-            await asyncio.get_running_loop().run_in_executor(self._threads, unpin, path)
+            for pin in (path, owner(path)):
+                await asyncio.get_running_loop().run_in_executor(self._threads, unpin, pin)
 
     def _gone(self, work: asyncio.Future[None]) -> None:
         self._going.discard(work)
@@ -88,7 +96,7 @@ class SandboxPool:
 
     async def drop_strangers(self, owned: Collection[Path]) -> int:
         """Take down all that lies in the folder and is neither owned nor in the stock; gives how many there were."""
-        keep = {*owned, *self._ready}
+        keep = {*owned, *map(owner, owned), *self._ready}
         found = [path for path in self._folder.iterdir() if path not in keep]
         for path in found:
             await self.destroy(path)
@@ -127,6 +135,29 @@ def create(folder: Path) -> Path:
         unpin(path)
         raise failure[0]
     return path
+
+
+def create_owned(folder: Path, ids: IdMap) -> Path:
+    """Make a sandbox and the user namespace that owns it. Blocking. Raises OSError."""
+    path = folder / secrets.token_hex(6)
+    try:
+        with userns.sleeper(ids, network=True) as pid:
+            for kind, pin in (("net", path), ("user", owner(path))):
+                os.close(os.open(pin, os.O_CREAT | os.O_EXCL | os.O_RDONLY | os.O_CLOEXEC, 0o400))
+                _check(_libc.mount(f"/proc/{pid}/ns/{kind}".encode(), os.fsencode(pin), None, _MS_BIND, None), pin)
+        with inside(path), Netlink() as netlink:
+            _set_defaults()
+            netlink.run(set_link(socket.if_nametoindex("lo"), up=True))
+    except BaseException:
+        unpin(path)
+        unpin(owner(path))
+        raise
+    return path
+
+
+def owner(path: Path) -> Path:
+    """Where the user namespace of a sandbox of `create_owned` is pinned."""
+    return path.with_name(f"{path.name}.user")
 
 
 def unpin(path: Path) -> None:

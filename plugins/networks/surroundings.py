@@ -57,7 +57,7 @@ class Surroundings:
                 copy_hosts=mode.kind == "host",
                 names=lines,
             )
-            return hosts.write(Path(attachment.Files), files), host
+            return hosts.write(Path(attachment.Files), files, container.Ids), host
 
         mounts, host = await blocking(work)
         add_mounts(preparation, container, hosts.for_guest(mounts) if attachment.Guest else mounts)
@@ -125,6 +125,9 @@ class Surroundings:
 
 
 def add_mounts(preparation: Preparation, container: ContainerRecord, mounts: Sequence[OciMount]) -> None:
-    """Add those whose place the container's own mounts do not take."""
+    """Add those whose place the container's own mounts do not take; read-only like the root file system."""
     taken = {mount.Destination for mount in container.Mounts}
-    preparation.mounts += [mount for mount in mounts if mount.destination not in taken]
+    wanted = [mount for mount in mounts if mount.destination not in taken]
+    if container.HostConfig.ReadonlyRootfs:
+        wanted = hosts.read_only(wanted)
+    preparation.mounts += wanted

@@ -40,7 +40,9 @@ def normalise(draft: ContainerDraft, objects: NetworkObjects, containers: Contai
     modes.published_ports(draft.config, host)
     modes.exposed_ports(draft.config.ExposedPorts, host.PortBindings)
     for link in host.Links:
-        split_link(link)
+        name, _ = split_link(link)
+        if mode.kind == "network" and containers is not None:
+            _find_linked(name, containers)
     _check_servers(host.Dns)
     if mode.kind == "container":
         _check_shared(draft, mode, containers)
@@ -131,6 +133,13 @@ def _by_id(draft: ContainerDraft, mode: Mode, containers: Containers | None) -> 
         raise InvalidParameter(f"cannot share the network of container {mode.ref}: {error}") from None
     draft.config = draft.config.model_copy(update={"Hostname": target.Config.Hostname or target.Id[:12]})
     return draft.host.model_copy(update={"NetworkMode": f"container:{target.Id}"})
+
+
+def _find_linked(name: str, containers: Containers) -> None:
+    try:
+        containers.get(name)
+    except EngineError as error:
+        raise InvalidParameter(f"could not get container for {name}: {error}") from None
 
 
 def _check_servers(servers: list[str]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from plugin_sdk import InvalidParameter
 from plugin_sdk.containers import HostConfig, Resources
-from plugins.runtime_oci import capabilities, devices, seccomp
+from plugins.runtime_oci import capabilities, cdi, devices, seccomp
 from plugins.runtime_oci.host import HostFacts, parse_set
 from plugins.runtime_oci.namespaces import check_mode
 from plugins.runtime_oci.security import parse_security_options
@@ -20,9 +20,16 @@ NO_KERNEL = "Your kernel does not support "
 NO_CGROUP = " or the cgroup is not mounted."
 
 _SYSCTL = re.compile(
-    r"(?:kernel\.(?:msgmax|msgmnb|msgmni|sem|shmall|shmmax|shmmni|shm_rmid_forced)|(?:net|fs\.mqueue)\..+)\Z"
+    r"(?:kernel\.(?:domainname|msgmax|msgmnb|msgmni|sem|shmall|shmmax|shmmni|shm_rmid_forced)|(?:net|fs\.mqueue)\..+)\Z"
 )
 _SYSCTL_NAME = re.compile(r"[A-Za-z0-9_.\-/]+\Z")
+
+_THROTTLES = {
+    "BlkioDeviceReadBps": ("BPS Block I/O read limit", "Block I/O BPS read limit"),
+    "BlkioDeviceWriteBps": ("BPS Block I/O write limit", "Block I/O BPS write limit"),
+    "BlkioDeviceReadIOps": ("IOPS Block read limit", "Block I/O IOPS read limit"),
+    "BlkioDeviceWriteIOps": ("IOPS Block write limit", "Block I/O IOPS write limit"),
+}
 
 Warn = Callable[[str], None]
 
@@ -30,12 +37,15 @@ Warn = Callable[[str], None]
 def check_options(host: HostConfig) -> None:
     """All but the limits. Raises InvalidParameter."""
     check_mode(host.IpcMode, ("", "none", "private", "shareable", "host", "container:"), "IPC")
-    check_mode(host.PidMode, ("", "private", "host", "container:"), "PID")
+    check_mode(host.PidMode, ("", "host", "container:"), "PID")
     check_mode(host.UTSMode, ("", "host"), "UTS")
     check_mode(host.UsernsMode, ("", "host"), "userns")
     check_mode(host.CgroupnsMode, ("", "host", "private"), "cgroup namespace")
     if host.Isolation not in ("", "default"):
-        raise InvalidParameter(f'invalid isolation "{host.Isolation}" on linux')
+        raise InvalidParameter(f"Invalid isolation: \"{host.Isolation}\" - linux only supports 'default'")
+    for value, what in ((host.IOMaximumBandwidth, "bandwidth"), (host.IOMaximumIOps, "IOs per second")):
+        if value:
+            raise InvalidParameter(f"Invalid QoS settings: linux does not support configuration of maximum {what}")
     capabilities.normalise(host.CapAdd, "CapAdd")
     capabilities.normalise(host.CapDrop, "CapDrop")
     options = parse_security_options(host.SecurityOpt)
@@ -46,18 +56,15 @@ def check_options(host: HostConfig) -> None:
         devices.check_mapping(mapping)
     for rule in host.DeviceCgroupRules:
         devices.check_rule(rule)
+    if host.ShmSize < 0:
+        raise InvalidParameter("SHM size can not be less than 0")
     if not -1000 <= host.OomScoreAdj <= 1000:
         raise InvalidParameter(f"Invalid value {host.OomScoreAdj}, range for oom score adj is [-1000, 1000]")
     _check_sysctls(host)
     for path in [*(host.MaskedPaths or ()), *(host.ReadonlyPaths or ())]:
         if not path.startswith("/"):
             raise InvalidParameter(f"invalid masked or read-only path {path!r}: want an absolute path")
-    for request in host.DeviceRequests:
-        wanted = request.get("Capabilities") or []
-        text = "[" + " ".join("[" + " ".join(map(str, group)) + "]" for group in wanted) + "]"
-        raise InvalidParameter(
-            f'could not select device driver "{request.get("Driver") or ""}" with capabilities: {text}'
-        )
+    cdi.wanted(host.DeviceRequests)
 
 
 def _check_sysctls(host: HostConfig) -> None:
@@ -71,6 +78,10 @@ def _check_sysctls(host: HostConfig) -> None:
             )
         if dotted.startswith("net.") and host.NetworkMode == "host":
             raise InvalidParameter(f"sysctl {name!r} not allowed in host network namespace".replace('"', "'"))
+        if dotted == "kernel.domainname":
+            if host.UTSMode == "host":
+                raise InvalidParameter(f"sysctl {name!r} not allowed in host uts namespace".replace('"', "'"))
+            continue
         if dotted.startswith(("kernel.", "fs.")) and host.IpcMode == "host":
             raise InvalidParameter(f"sysctl {name!r} not allowed in host ipc namespace".replace('"', "'"))
 
@@ -123,6 +134,8 @@ def _check_cpu(asked: Resources, facts: HostFacts | None) -> None:
         raise InvalidParameter("CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)")
     if 0 < asked.CpuQuota < 1000:
         raise InvalidParameter("CPU cfs quota can not be less than 1ms (i.e. 1000)")
+    if asked.CpuRealtimePeriod and asked.CpuRealtimeRuntime > asked.CpuRealtimePeriod:
+        raise InvalidParameter("cpu real-time runtime cannot be higher than cpu real-time period")
     if asked.CpuShares < 0:
         raise InvalidParameter(f"invalid CPU shares {asked.CpuShares}: want 0 or more")
     for value, what, field in (
@@ -132,7 +145,7 @@ def _check_cpu(asked: Resources, facts: HostFacts | None) -> None:
         try:
             wanted = parse_set(value)
         except ValueError:
-            raise InvalidParameter(f"Invalid value {value} for cpuset {field}") from None
+            raise InvalidParameter(f"Invalid value {value} for cpuset {field}: invalid format: {value}") from None
         have = (facts.cpus_usable if field == "cpus" else facts.memory_nodes) if facts else wanted
         if not wanted <= have:
             raise InvalidParameter(f"{what} not available - requested {value}, available: {show_set(have)}")
@@ -153,9 +166,9 @@ def fit_limits(host: HostConfig, facts: HostFacts, *, v2: bool, warn: Warn) -> d
     """Fields of `host` to replace: dockerd's defaults, and limits that this kernel cannot hold, with a warning each."""
     changed: dict[str, Any] = {}
 
-    def discard(asked: object, able: bool, what: str, **fields: Any) -> None:
+    def discard(asked: object, able: bool, what: str, thing: str = "Limitation", **fields: Any) -> None:
         if asked and not able:
-            warn(f"{NO_KERNEL}{what}{NO_CGROUP} Limitation discarded.")
+            warn(f"{NO_KERNEL}{what}{NO_CGROUP} {thing} discarded.")
             changed.update(fields)
 
     discard(host.Memory, facts.memory_limit, "memory limit capabilities", Memory=0, MemorySwap=-1)
@@ -165,13 +178,9 @@ def fit_limits(host: HostConfig, facts: HostFacts, *, v2: bool, warn: Warn) -> d
     discard(host.CpuPeriod or host.CpuQuota, facts.cfs, "CPU CFS quota", CpuPeriod=0, CpuQuota=0)
     discard(host.CpusetCpus or host.CpusetMems, facts.cpuset, "cpuset", CpusetCpus="", CpusetMems="")
     discard(host.PidsLimit and host.PidsLimit > 0, facts.pids, "PIDs limit capabilities", PidsLimit=None)
-    discard(
-        host.BlkioWeight or host.BlkioWeightDevice,
-        facts.block_weight,
-        "Block I/O weight",
-        BlkioWeight=0,
-        BlkioWeightDevice=[],
-    )
+    able = facts.block_weight
+    discard(host.BlkioWeight, able, "Block I/O weight", "Weight", BlkioWeight=0)
+    discard(host.BlkioWeightDevice, able, "Block I/O weight_device", "Weight-device", BlkioWeightDevice=[])
     discard(
         host.CpuRealtimePeriod or host.CpuRealtimeRuntime,
         facts.realtime,
@@ -179,6 +188,9 @@ def fit_limits(host: HostConfig, facts: HostFacts, *, v2: bool, warn: Warn) -> d
         CpuRealtimePeriod=0,
         CpuRealtimeRuntime=0,
     )
+    discard(host.KernelMemoryTCP, facts.kernel_memory_tcp, "kernel memory TCP", KernelMemoryTCP=0)
+    for fields, words in _THROTTLES.items():
+        discard(getattr(host, fields), facts.block_limits, *words, **{fields: []})
     swappiness = host.MemorySwappiness
     discard(
         swappiness is not None and swappiness != -1,
@@ -186,9 +198,12 @@ def fit_limits(host: HostConfig, facts: HostFacts, *, v2: bool, warn: Warn) -> d
         "memory swappiness capabilities",
         MemorySwappiness=None,
     )
+    if swappiness == -1:
+        changed["MemorySwappiness"] = None
+    if host.PidsLimit is not None and host.PidsLimit <= 0:
+        changed["PidsLimit"] = None
     if host.KernelMemory:
         warn("Specifying a kernel memory limit is deprecated and has no effect.")
-        changed["KernelMemory"] = 0
     if "Memory" not in changed and host.Memory > 0:
         if host.MemorySwap != -1 and not facts.swap_limit:
             warn(f"{NO_KERNEL}swap limit capabilities{NO_CGROUP} Memory limited without swap.")

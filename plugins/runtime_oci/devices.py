@@ -51,7 +51,7 @@ def check_rule(text: str) -> Rule:
     """`c 13:* rwm` of `--device-cgroup-rule`. Raises InvalidParameter in dockerd's words."""
     found = _RULE.match(text)
     if not found:
-        raise InvalidParameter(f'invalid device cgroup rule format: "{text}"')
+        raise InvalidParameter(f"invalid device cgroup rule format: '{text}'")
     kind, major, minor, access = found.groups()
     numbers = [None if number == "*" else int(number) for number in (major, minor)]
     return _rule(True, kind, numbers[0], numbers[1], access)

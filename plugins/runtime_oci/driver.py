@@ -36,6 +36,7 @@ from plugins.runtime_oci.binary import CRUN, Binary
 from plugins.runtime_oci.checks import check_limits
 from plugins.runtime_oci.execs import ExecFailed, ExecLauncher
 from plugins.runtime_oci.host import HostFacts
+from plugins.runtime_oci.lifting import lift, take_lifted
 from plugins.runtime_oci.limits import oci_resources
 from plugins.runtime_oci.live import CONFIG_FILE, LAUNCH_FILE, Live, Terms
 from plugins.runtime_oci.migration import Readiness
@@ -349,10 +350,16 @@ class OciRuntime:
         """See `Runtime`."""
         check_limits(resources, self._shared.facts)
         limits: dict[str, Any] = await blocking(oci_resources, resources)
+        groups = self._shared.groups
+        lifted = take_lifted(limits, v2=groups.v2)
         live = self._get(container_id)
         document = live.bundle / "resources.json"
         document.write_bytes(orjson.dumps(limits))
         await self._command("update", "--resources", str(document), container_id)
+        try:
+            lift(groups, live.pid, lifted)
+        except OSError as error:
+            raise EngineError(f"a limit of container {container_id} cannot be taken away: {error}") from None
 
     async def pids(self, container_id: str) -> Sequence[int]:
         """See `Runtime`."""

@@ -6,7 +6,6 @@ what ran attached loses its client with the daemon.
 
 from __future__ import annotations
 
-import array
 import asyncio
 import fcntl
 import logging
@@ -26,6 +25,7 @@ from plugin_sdk import DeadlineExceeded
 from plugin_sdk.runtime import STDERR, STDOUT
 from plugins.runtime_oci.binary import ENVIRONMENT
 from plugins.runtime_oci.output import Chunk, Input, Output
+from plugins.runtime_oci.terminal import TerminalSocket
 from plugins.runtime_oci.watch import FileWatch
 
 log = logging.getLogger("engine.runtime_oci")
@@ -60,6 +60,7 @@ class Process:
         self._tty = tty
         self._descriptors: list[int] = []
         self._stdin = -1
+        self._lingering: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self._pidfd = os.pidfd_open(runtime.pid)
         self.ended: asyncio.Future[int] = self._loop.create_future()
@@ -78,15 +79,18 @@ class Process:
         os.close(self._pidfd)
         self.ended.set_result(code if code >= 0 else 128 - code)
         self._end_input()
-        self._loop.call_later(LINGER, self._end_output)
+        self._lingering = self._loop.call_later(LINGER, self._end_output)
         if self._output.finished:
             self._end_output()
 
     def _end_output(self) -> None:
         if self._output.full:
             # The client reads slowly: what is still in the pipe is its own.
-            self._loop.call_later(LINGER, self._end_output)
+            self._lingering = self._loop.call_later(LINGER, self._end_output)
             return
+        if self._lingering is not None:
+            self._lingering.cancel()
+            self._lingering = None
         self._output.finish()
         for descriptor in self._descriptors:
             os.close(descriptor)
@@ -109,7 +113,10 @@ class Process:
 
     async def read(self) -> Chunk | None:
         """See `ProcessIO`."""
-        return await self._output.read()
+        chunk = await self._output.read()
+        if chunk is None and self.ended.done():
+            self._end_output()
+        return chunk
 
     async def write(self, data: bytes) -> None:
         """See `ProcessIO`."""
@@ -270,11 +277,16 @@ class ExecLauncher:
             made = Process(runtime, output, None, -1)
             made.own(err)
             output.watch(err, _receiver(err, STDERR))
+            sent = TerminalSocket(listener)
             try:
-                tty = await self._terminal(listener, made)
+                await self._either(sent.arrived, made, sent.take)
             except BaseException:
                 made.kill()
+                sent.refuse()
                 raise
+            finally:
+                sent.close()
+            tty = sent.arrived.result()
         finally:
             listener.close()
             (self.folder / name).unlink(missing_ok=True)
@@ -306,27 +318,6 @@ class ExecLauncher:
         made.attach_terminal(tty)
         await self._started(made, exec_id)
         return made
-
-    async def _terminal(self, listener: socket.socket, made: Process) -> int:
-        """The terminal that the runtime sends."""
-        loop = asyncio.get_running_loop()
-
-        async def receive() -> int:
-            connection, _ = await loop.sock_accept(listener)
-            with connection:
-                await _readable(connection.fileno())
-                descriptors = array.array("i")
-                _, ancillary, _, _ = connection.recvmsg(4096, socket.CMSG_SPACE(descriptors.itemsize))
-                for level, kind, data in ancillary:
-                    if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-                        descriptors.frombytes(data[: descriptors.itemsize])
-                        os.set_inheritable(descriptors[0], False)
-                        return descriptors[0]
-            raise ExecFailed("the runtime sent no terminal")
-
-        receiving = asyncio.ensure_future(receive())
-        await self._either(receiving, made)
-        return receiving.result()
 
     async def _started(self, made: Process, exec_id: str) -> None:
         """Until the runtime has written the PID: the process runs, whatever comes of it."""
@@ -377,13 +368,3 @@ def _receiver(descriptor: int, stream: int) -> Callable[[], Chunk | None]:
         return (stream, data) if data else None
 
     return receive
-
-
-async def _readable(descriptor: int) -> None:
-    loop = asyncio.get_running_loop()
-    ready: asyncio.Future[None] = loop.create_future()
-    loop.add_reader(descriptor, lambda: None if ready.done() else ready.set_result(None))
-    try:
-        await ready
-    finally:
-        loop.remove_reader(descriptor)

@@ -77,7 +77,7 @@ def parse_set(text: str) -> frozenset[int]:
     return frozenset(found)
 
 
-def security_options(profile: str, *, cgroupns: bool, no_new_privileges: bool) -> list[str]:
+def security_options(profile: str, *, cgroupns: bool, no_new_privileges: bool, userns: bool) -> list[str]:
     """`SecurityOptions` of info."""
     found = []
     if apparmor_enabled():
@@ -86,6 +86,8 @@ def security_options(profile: str, *, cgroupns: bool, no_new_privileges: bool) -
         found.append("name=selinux")
     if seccomp.supported():
         found.append(f"name=seccomp,profile={profile}")
+    if userns:
+        found.append("name=userns")
     if cgroupns:
         found.append("name=cgroupns")
     if no_new_privileges:

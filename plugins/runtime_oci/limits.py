@@ -29,7 +29,11 @@ def oci_resources(asked: Resources) -> dict[str, Any]:
 
 def _memory(asked: Resources) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for name, value in (("limit", asked.Memory), ("reservation", asked.MemoryReservation), ("swap", asked.MemorySwap)):
+    for name, value in (
+        ("limit", asked.Memory),
+        ("reservation", asked.MemoryReservation),
+        ("swap", max(asked.MemorySwap, -1)),
+    ):
         if value:
             found[name] = value
     if asked.KernelMemoryTCP:

@@ -10,7 +10,7 @@ import os
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from plugin_sdk import InvalidParameter
+from plugin_sdk import IdMap, InvalidParameter
 from plugin_sdk.containers import HostConfig
 from plugin_sdk.runtime import OciMount
 
@@ -95,12 +95,13 @@ def root_propagation(prepared: list[OciMount]) -> str:
     return "slave" if asked & _SLAVE else ""
 
 
-def mount_shm(place: Path, size: int) -> None:
+def mount_shm(place: Path, size: int, ids: IdMap | None = None) -> None:
     """Mount the /dev/shm that containers share by `--ipc container:`; a mounted one is fine. Blocking."""
     place.mkdir(mode=0o700, parents=True, exist_ok=True)
     if os.path.ismount(place):
         return
-    options = f"mode=1777,size={size or DEFAULT_SHM_SIZE}".encode()
+    owner = f",uid={ids.root[0]},gid={ids.root[1]}" if ids else ""
+    options = f"mode=1777,size={size or DEFAULT_SHM_SIZE}{owner}".encode()
     flags = MS_NOSUID | MS_NODEV | MS_NOEXEC
     if _libc.mount(b"shm", os.fsencode(place), b"tmpfs", ctypes.c_ulong(flags), options) != 0:
         number = ctypes.get_errno()

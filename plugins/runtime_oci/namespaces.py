@@ -24,7 +24,9 @@ def check_mode(value: str, allowed: tuple[str, ...], what: str) -> None:
     raise InvalidParameter(f"invalid {what} mode: {value}")
 
 
-def namespaces(container: ContainerRecord, netns: Path | None, find: FindContainer) -> list[dict[str, Any]]:
+def namespaces(
+    container: ContainerRecord, netns: Path | None, find: FindContainer, userns: Path | None = None
+) -> list[dict[str, Any]]:
     """The spec's `linux.namespaces`.
 
     Raises:
@@ -32,6 +34,9 @@ def namespaces(container: ContainerRecord, netns: Path | None, find: FindContain
     """
     host = container.HostConfig
     found: list[dict[str, Any]] = [{"type": "mount"}]
+    if container.Ids is not None:
+        # The owner of the network namespace, so that root in the container may do there what it may.
+        found.append({"type": "user", "path": str(userns)} if userns is not None else {"type": "user"})
     if netns is not None:
         found.append({"type": "network", "path": str(netns)})
     if host.UTSMode != "host":

@@ -12,7 +12,7 @@ from plugin_sdk.aio import blocking
 from plugin_sdk.containers import ContainerDraft, ContainerRecord, Containers, Preparation
 from plugin_sdk.managed import ManagedPlugins
 from plugin_sdk.runtime import Exit, Runtime, Runtimes
-from plugins.runtime_oci import capabilities, cgroups, checks, host, mounts, seccomp
+from plugins.runtime_oci import capabilities, cdi, cgroups, checks, host, mounts, remap, seccomp
 from plugins.runtime_oci.driver import OciRuntime, Shared
 from plugins.runtime_oci.execs import ExecLauncher
 from plugins.runtime_oci.migration import Readiness, own_procs
@@ -51,6 +51,7 @@ class RuntimeOciPlugin(Plugin):
             _adjust_oom_score(settings.oom_score_adjust)
         programs = await blocking(binaries, settings, ctx.run)
         profile = await blocking(read_profile, settings.seccomp_profile)
+        self._ids = await blocking(remap.read_remap, settings.userns_remap)
         groups = await blocking(cgroups.detect)
         facts = await blocking(host.look, groups)
         self._service = RuntimesService(next(iter(programs)), settings.init_path)
@@ -65,6 +66,7 @@ class RuntimeOciPlugin(Plugin):
             init=settings.init,
             shm=self._shm,
             init_path=self._service.init_path,
+            cdi_folders=settings.cdi_spec_dirs,
         )
         self._shared = Shared(
             settings.conmon, exits, execs, defaults, self._find, groups, facts, Readiness(own_procs())
@@ -142,13 +144,24 @@ class RuntimeOciPlugin(Plugin):
         checks.check_options(asked)
         checks.check_limits(asked, shared.facts)
         self._check_parent(asked.CgroupParent)
-        if (settings.init if asked.Init is None else asked.Init) and asked.PidMode in ("", "private"):
+        if asked.DeviceRequests:
+            await blocking(cdi.find, cdi.wanted(asked.DeviceRequests), settings.cdi_spec_dirs)
+        if self._ids is not None and asked.UsernsMode != "host":
+            remap.check_remapped(asked)
+            draft.ids = self._ids
+        if (settings.init if asked.Init is None else asked.Init) and not asked.PidMode:
             await blocking(self._service.init_path)
         changed = checks.fit_limits(asked, shared.facts, v2=shared.groups.v2, warn=draft.warnings.append)
         changed["Runtime"] = await self._runtime_name(asked.Runtime)
         changed["ShmSize"] = asked.ShmSize or settings.default_shm_size
         changed["IpcMode"] = asked.IpcMode or settings.default_ipc_mode
         changed["CgroupnsMode"] = asked.CgroupnsMode or self._cgroupns_mode(asked.Privileged)
+        if asked.Privileged or "host" in (asked.PidMode, asked.IpcMode):
+            # As dockerd shows it: labels would keep such a container from what it is to reach.
+            changed["SecurityOpt"] = [
+                *asked.SecurityOpt,
+                *(() if "label=disable" in asked.SecurityOpt else ("label=disable",)),
+            ]
         if not asked.Privileged:
             if asked.MaskedPaths is None:
                 changed["MaskedPaths"] = list(mounts.MASKED)
@@ -174,7 +187,7 @@ class RuntimeOciPlugin(Plugin):
     async def engine_container_prepare(self, container: ContainerRecord, preparation: Preparation) -> None:
         """Mount the /dev/shm that other containers may share."""
         if container.HostConfig.IpcMode == "shareable":
-            await blocking(mounts.mount_shm, self._shm(container.Id), container.HostConfig.ShmSize)
+            await blocking(mounts.mount_shm, self._shm(container.Id), container.HostConfig.ShmSize, container.Ids)
 
     @hookimpl(order=10)
     async def engine_container_release(self, container: ContainerRecord, exit: Exit | None) -> None:
@@ -197,9 +210,13 @@ class RuntimeOciPlugin(Plugin):
             },
             "DefaultRuntime": self._service.default,
             "RuncCommit": {"ID": default.commit or default.version, "Expected": default.commit or default.version},
+            "CDISpecDirs": settings.cdi_spec_dirs,
             "InitBinary": settings.init_path or "docker-init",
             "SecurityOptions": host.security_options(
-                profile, cgroupns=shared.groups.v2, no_new_privileges=settings.no_new_privileges
+                profile,
+                cgroupns=shared.groups.v2,
+                no_new_privileges=settings.no_new_privileges,
+                userns=self._ids is not None,
             ),
         }
 

@@ -10,6 +10,7 @@ from plugin_sdk import InvalidParameter
 from plugin_sdk.containers import ContainerRecord, ExecSpec
 from plugin_sdk.runtime import OciSpec
 from plugins.runtime_oci import capabilities, users
+from plugins.runtime_oci.messages import EXEC
 
 DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 INIT_INSIDE = "/sbin/docker-init"
@@ -62,8 +63,8 @@ def for_container(
         "args": [INIT_INSIDE, "--", *command] if init else command,
         "env": merge_env(
             [DEFAULT_PATH, f"HOSTNAME={hostname}", *(["TERM=xterm"] if config.Tty else [])],
-            [f"HOME={identity.home}"] if "HOME" not in container.env else [],
             config.Env,
+            [f"HOME={identity.home}"] if "HOME" not in container.env else [],
             env,
         ),
         "cwd": config.WorkingDir or "/",
@@ -83,8 +84,10 @@ def for_exec(spec: OciSpec, container: ContainerRecord, asked: ExecSpec, root: P
         root: its root file system as it sees it now.
 
     Raises:
-        InvalidParameter: no such user or group.
+        InvalidParameter: no such user or group, or a relative working directory.
     """
+    if asked.cwd and not asked.cwd.startswith("/"):
+        raise InvalidParameter(f"{EXEC}Cwd must be an absolute path: unknown")
     own = spec["process"]
     made = {key: value for key, value in own.items() if key not in ("consoleSize", "ioPriority", "scheduler")}
     home = [f"HOME={container.env['HOME']}"] if "HOME" in container.env else []
@@ -97,7 +100,9 @@ def for_exec(spec: OciSpec, container: ContainerRecord, asked: ExecSpec, root: P
         everything = list(capabilities.available())
         made["capabilities"] = {"bounding": everything, "effective": everything, "permitted": everything}
     made["args"] = list(asked.argv)
-    made["env"] = merge_env(own["env"], home, ["TERM=xterm"] if asked.tty and not own["terminal"] else [], asked.env)
+    # A terminal's name belongs to who has a terminal, unless the container's own configuration gives one.
+    term = [] if "TERM" in container.env else ["TERM=xterm" if asked.tty else "TERM"]
+    made["env"] = merge_env(own["env"], home, term, asked.env)
     made["cwd"] = asked.cwd or own["cwd"]
     made["terminal"] = asked.tty
     if asked.tty and all(asked.console):

@@ -62,7 +62,7 @@ def _boolean(option: str, value: str) -> bool:
         return True
     if value.lower() in ("0", "f", "false"):
         return False
-    raise InvalidParameter(f'invalid --security-opt value: "{option}"')
+    raise InvalidParameter(f'invalid --security-opt 2: "{option}"')
 
 
 @cache

@@ -53,6 +53,12 @@ class RuntimeSettings(BaseModel):
     seccomp_profile: str = setting(
         "builtin", "Default seccomp profile: builtin, unconfined, or a file", flag="--seccomp-profile"
     )
+    cdi_spec_dirs: list[str] = setting(
+        ["/etc/cdi", "/var/run/cdi"], "Folder of CDI descriptions", flag="--cdi-spec-dir", key="cdi-spec-dirs"
+    )
+    userns_remap: str = setting(
+        "", "User and group of the containers' IDs: default, USER[:GROUP] or UID[:GID]", flag="--userns-remap"
+    )
     no_new_privileges: bool = setting(False, "Set no-new-privileges by default", flag="--no-new-privileges")
     default_cgroupns_mode: Literal["", "host", "private"] = setting(
         "", "Cgroup namespace of containers: private or host", flag="--default-cgroupns-mode"

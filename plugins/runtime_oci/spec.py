@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from plugin_sdk.containers import ContainerRecord, Preparation, Ulimit
+from plugin_sdk.containers import ContainerRecord, HostConfig, Preparation, Ulimit
 from plugin_sdk.runtime import OciMount, OciSpec
-from plugins.runtime_oci import devices, mounts, process, seccomp, users
+from plugins.runtime_oci import cdi, devices, mounts, process, remap, seccomp, users
 from plugins.runtime_oci.limits import oci_resources
 from plugins.runtime_oci.namespaces import OTHER, FindContainer, namespaces, running_donor
 from plugins.runtime_oci.security import apparmor_profile, parse_security_options
@@ -31,6 +31,7 @@ class SpecDefaults:
         profile: default seccomp profile: None for the built-in one, {} for none.
         shm: gives the place of a container's shareable /dev/shm.
         init_path: gives the init program; raises NotSupported when there is none.
+        cdi_folders: where CDI devices are described.
     """
 
     cgroup_parent: str = ""
@@ -41,12 +42,13 @@ class SpecDefaults:
     init: bool = False
     shm: Callable[[str], Path] = Path
     init_path: Callable[[], str] = str
+    cdi_folders: Sequence[str] = ()
 
 
 def wants_init(container: ContainerRecord, defaults: SpecDefaults) -> bool:
     """An init runs first: never where another PID namespace's init does."""
     asked = container.HostConfig.Init
-    return (defaults.init if asked is None else asked) and container.HostConfig.PidMode in ("", "private")
+    return (defaults.init if asked is None else asked) and not container.HostConfig.PidMode
 
 
 def cgroups_path(container: ContainerRecord, defaults: SpecDefaults) -> str:
@@ -54,7 +56,7 @@ def cgroups_path(container: ContainerRecord, defaults: SpecDefaults) -> str:
     parent = container.HostConfig.CgroupParent or defaults.cgroup_parent
     if defaults.systemd:
         return f"{parent or 'system.slice'}:docker:{container.Id}"
-    return os.path.join("/", parent or "docker", container.Id)
+    return os.path.join("/" + os.path.normpath(f"/{parent or 'docker'}").lstrip("/"), container.Id)
 
 
 def build(container: ContainerRecord, preparation: Preparation, defaults: SpecDefaults, find: FindContainer) -> OciSpec:
@@ -98,6 +100,8 @@ def build(container: ContainerRecord, preparation: Preparation, defaults: SpecDe
         spec["hostname"] = hostname
         if config.Domainname:
             spec["linux"].setdefault("sysctl", {}).setdefault("kernel.domainname", config.Domainname)
+    if host.DeviceRequests:
+        cdi.apply(spec, cdi.find(cdi.wanted(host.DeviceRequests), defaults.cdi_folders))
     if annotations := {**host.Annotations, **preparation.annotations}:
         spec["annotations"] = annotations
     if found := _seccomp(options.seccomp, container, defaults, first):
@@ -122,12 +126,18 @@ def _linux(
         allowed = [*devices.default_rules(), *rules, *map(devices.check_rule, host.DeviceCgroupRules)]
     linux: dict[str, Any] = {
         "cgroupsPath": cgroups_path(container, defaults),
-        "namespaces": namespaces(container, preparation.netns, find),
-        "resources": {"devices": allowed, **oci_resources(host)},
+        "namespaces": namespaces(container, preparation.netns, find, preparation.userns),
+        "resources": {"devices": allowed, **_limits(host)},
     }
+    if container.Ids is not None:
+        linux["uidMappings"] = remap.oci_ranges(container.Ids.Uids)
+        linux["gidMappings"] = remap.oci_ranges(container.Ids.Gids)
     if nodes:
         linux["devices"] = nodes
     sysctls = dict(_NET_SYSCTLS) if preparation.netns is not None and host.NetworkMode != "host" else {}
+    if sysctls and container.Ids is not None:
+        # Groups that the namespace does not have cannot be named in it.
+        sysctls["net.ipv4.ping_group_range"] = f"0 {sum(part.Size for part in container.Ids.Gids) - 1}"
     sysctls |= host.Sysctls
     if sysctls:
         linux["sysctl"] = sysctls
@@ -139,6 +149,11 @@ def _linux(
         linux["maskedPaths"] = list(masked)
         linux["readonlyPaths"] = list(read_only)
     return linux
+
+
+def _limits(host: HostConfig) -> dict[str, Any]:
+    # No quota, said as -1: new groups have none, and crun cannot write it.
+    return oci_resources(host.model_copy(update={"CpuQuota": 0}) if host.CpuQuota < 0 else host)
 
 
 def _seccomp(

@@ -47,6 +47,8 @@ def resolve(passwd: str, group: str, user: str, extra: Iterable[str] = ()) -> Id
         uid, gid, login, home = _number(entry[2]), _number(entry[3]), entry[0], entry[5] or "/"
     elif name.isdecimal():
         uid, gid, login, home = _number(name), 0, "", "/"
+    elif name.removeprefix("-").isdecimal():
+        raise InvalidParameter(f"uids and gids must be in range 0-{MAX_ID}")
     else:
         raise InvalidParameter(f"unable to find user {name}: no matching entries in passwd file")
     groups = list(_lines(group, 4))
@@ -55,7 +57,7 @@ def resolve(passwd: str, group: str, user: str, extra: Iterable[str] = ()) -> Id
         gid, supplementary = _group(groups, group_name), []
     else:
         supplementary = [_number(line[2]) for line in groups if login and login in line[3].split(",")]
-    supplementary += [_group(groups, wanted) for wanted in extra]
+    supplementary += [_group(groups, wanted, "Unable") for wanted in extra]
     return Identity(uid, gid, tuple(dict.fromkeys([gid, *supplementary])), home)
 
 
@@ -66,13 +68,13 @@ def _lines(text: str, fields: int) -> Iterable[list[str]]:
             yield parts + [""] * (fields - len(parts))
 
 
-def _group(groups: list[list[str]], wanted: str) -> int:
+def _group(groups: list[list[str]], wanted: str, unable: str = "unable") -> int:
     for line in groups:
         if line[0] == wanted:
             return _number(line[2])
     if wanted.isdecimal():
         return _number(wanted)
-    raise InvalidParameter(f"unable to find group {wanted}: no matching entries in group file")
+    raise InvalidParameter(f"{unable} to find group {wanted}: no matching entries in group file")
 
 
 def _number(text: str) -> int:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, ParamSpec, TypeVar
 
-from plugin_sdk import EngineError, InvalidParameter, NotFound, Unavailable
+from plugin_sdk import EngineError, IdMap, InvalidParameter, NotFound, Unavailable
 from plugin_sdk.aio import blocking
 from plugin_sdk.storage import Change, LayerInfo
 from plugin_sdk.streams import Inlet, apart
@@ -96,9 +96,12 @@ class Overlay2:
         """See `StorageDriver`."""
         await apart(_clear, self._layers.remove, chain_id, self._writables.user)
 
-    async def create(self, name: str, parent: str, *, options: dict[str, str] | None = None) -> None:
+    async def create(
+        self, name: str, parent: str, *, options: dict[str, str] | None = None, bare: bool = False
+    ) -> None:
         """See `StorageDriver`. The option `size` limits what it can hold: 10G; 0 for no limit."""
-        await blocking(_clear, self._writables.create, name, parent, self._limit(options or {}))
+        size = 0 if bare else self._limit(options or {})
+        await blocking(_clear, self._writables.create, name, parent, size=size, bare=bare)
 
     def _limit(self, options: Mapping[str, str]) -> int:
         size = self._size
@@ -112,9 +115,9 @@ class Overlay2:
         """See `StorageDriver`."""
         return self._writables.parents()
 
-    async def mount(self, name: str) -> Path:
+    async def mount(self, name: str, *, ids: IdMap | None = None) -> Path:
         """See `StorageDriver`."""
-        return await blocking(_clear, self._writables.mount, name)
+        return await blocking(_clear, self._writables.mount, name, ids)
 
     async def unmount(self, name: str) -> None:
         """See `StorageDriver`."""

@@ -17,6 +17,10 @@ from plugin_sdk import EngineError
 MNT_DETACH = 2
 UMOUNT_NOFOLLOW = 8
 _CLONE_FS = 0x200
+# Linux gives system calls since 5.0 the same numbers on all architectures.
+_OPEN_TREE, _MOVE_MOUNT, _MOUNT_SETATTR = 428, 429, 442
+_AT_FDCWD, _AT_EMPTY_PATH, _OPEN_TREE_CLONE, _MOVE_MOUNT_F_EMPTY_PATH = -100, 0x1000, 1, 4
+_MOUNT_ATTR_IDMAP, _MS_PRIVATE = 0x00100000, 1 << 18
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 OVERLAYFS = 0x794C7630
@@ -44,6 +48,10 @@ _libc.fdopendir.restype = ctypes.c_void_p
 _libc.closedir.argtypes = [ctypes.c_void_p]
 
 
+class _MountAttr(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_uint64) for name in ("set", "clear", "propagation", "userns_fd")]
+
+
 class _Dirent(ctypes.Structure):
     _fields_ = [
         ("d_ino", ctypes.c_uint64),
@@ -60,7 +68,7 @@ def mount_overlay(
     """Mount an overlay.
 
     Args:
-        base: folder to which the other paths are relative.
+        base: folder to which the other paths are relative; `target`, `upper` and `work` may be absolute.
         lower: the uppermost first.
         extra: further mount options.
 
@@ -70,9 +78,9 @@ def mount_overlay(
     """
     root = os.fspath(base)
     # The kernel takes one page of options. Absolute paths read best in /proc/mounts; relative ones are short.
-    options = _options([f"{root}/{path}" for path in lower], f"{root}/{upper}", f"{root}/{work}", extra)
+    options = _options([f"{root}/{path}" for path in lower], os.path.join(root, upper), os.path.join(root, work), extra)
     if len(options) < _PAGE and not any(sign in root for sign in ",:\\"):
-        _mount(f"{root}/{target}", options)
+        _mount(os.path.join(root, target), options)
         return
     options = _options(lower, upper, work, extra)
     if len(options) >= _PAGE:
@@ -94,6 +102,26 @@ def mount_overlay(
     thread.join()
     if failure:
         raise failure[0]
+
+
+def attach_mapped(source: Path, place: Path, userns: int) -> None:
+    """Show the files below `source` at `place` too, with their owners as a user namespace has them.
+
+    Raises OSError; EINVAL: this kernel or file system has no such mounts. Source: mount_setattr(2), "ID-mapped mounts".
+    """
+    tree = _libc.syscall(_OPEN_TREE, _AT_FDCWD, os.fsencode(source), _OPEN_TREE_CLONE | os.O_CLOEXEC)
+    if tree < 0:
+        _raise(str(source))
+    try:
+        change = _MountAttr(set=_MOUNT_ATTR_IDMAP, propagation=_MS_PRIVATE, userns_fd=userns)
+        size = ctypes.c_size_t(ctypes.sizeof(change))
+        if _libc.syscall(_MOUNT_SETATTR, tree, b"", _AT_EMPTY_PATH, ctypes.byref(change), size) != 0:
+            _raise(str(source))
+        flags = _MOVE_MOUNT_F_EMPTY_PATH
+        if _libc.syscall(_MOVE_MOUNT, tree, b"", _AT_FDCWD, os.fsencode(place), flags) != 0:
+            _raise(str(place))
+    finally:
+        os.close(tree)
 
 
 def _options(lower: Sequence[str], upper: str, work: str, extra: Sequence[str]) -> bytes:

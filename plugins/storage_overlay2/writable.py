@@ -4,6 +4,7 @@ writable/NAME/fs      the upper folder
               work    overlayfs's own
               merged  the mount point
               parent  a symbolic link whose text is the parent's chain ID
+              bare    there when the mount points that containers need are left out
               limit   a symbolic link that says how its size is limited, if it is; `fs` and `work` may then
                       lie in a folder of the quota back end
 """
@@ -20,7 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from plugin_sdk import Conflict, EngineError, InvalidParameter, NotFound, NotSupported
+from plugin_sdk import Conflict, EngineError, IdMap, InvalidParameter, NotFound, NotSupported, userns
 
 from . import mountpoints, mounts
 from .layers import Layers
@@ -30,6 +31,7 @@ from .stack import Stack
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
 _NO_PARENT = "none"
+_BARE = "bare"
 
 ENDS_WITHIN = 60.0
 """Seconds that a mount waits for the end of the same layer's previous mount."""
@@ -48,14 +50,21 @@ class Writables:
         self._options = mounts.features_off()
         self._ending: dict[str, threading.Thread] = {}
         self._detaching = threading.Lock()
+        self._mapping = threading.Lock()
+        self._mapped = layers.root / "mapped"
+        self._mapped_upper = layers.root / "mapped-upper"
         self._limited: dict[str, QuotaBackend] = {}
         self._limiting = threading.RLock()
         self._readers: Counter[str] = Counter()
         self._unreadable: list[Path] = []
+        self._bare: set[str] = set()
 
     def open(self) -> None:
         """Make the folders and learn what is there."""
-        self._home.mkdir(mode=0o711, exist_ok=True)
+        self._hide_mapped()  # of a daemon that was killed
+        # What containers make may be set-user-ID root's, and is for no other user of the host to run.
+        self._home.mkdir(mode=0o710, exist_ok=True)
+        self._home.chmod(0o710)
         for name in os.listdir(self._home):
             try:
                 parent = os.readlink(self._home / name / "parent")
@@ -64,6 +73,8 @@ class Writables:
                 self._unreadable.append(self._home / name)
                 continue
             self._parents[name] = "" if parent == _NO_PARENT else parent
+            if (self._home / name / _BARE).exists():
+                self._bare.add(name)
             try:
                 limited = self._quotas.of(self._home / name)
             except NotSupported as error:
@@ -91,7 +102,7 @@ class Writables:
         """Its folder."""
         return self._home / name
 
-    def create(self, name: str, parent: str, size: int = 0) -> None:
+    def create(self, name: str, parent: str, *, size: int = 0, bare: bool = False) -> None:
         """See `StorageDriver.create`. With a size, it can hold no more than so many bytes."""
         if not _NAME.fullmatch(name):
             raise InvalidParameter(f"invalid name {name!r} of a writable layer")
@@ -113,6 +124,8 @@ class Writables:
             os.chmod(inside / "fs", like.st_mode & 0o7777)
             (inside / "work").mkdir(mode=0o700)
             (building / "merged").mkdir(mode=0o755)
+            if bare:
+                (building / _BARE).touch()
             os.symlink(parent or _NO_PARENT, building / "parent")
             if backend is not None:
                 mark(building, backend, size)
@@ -124,6 +137,8 @@ class Writables:
                 raise Conflict(f"writable layer {name} already exists") from error
             if backend is not None:
                 self._limited[name] = backend
+            if bare:
+                self._bare.add(name)
             self._parents[name] = parent
 
     def _backend(self, size: int) -> QuotaBackend:
@@ -152,13 +167,14 @@ class Writables:
     def lower(self, name: str) -> list[Path]:
         """Folders below a writable layer, the uppermost first."""
         parent = self.parent(name)
-        return [self._init(parent), *(self._layers.path(layer) / "fs" for layer in self._layers.stack(parent))]
+        trees = [self._layers.path(layer) / "fs" for layer in self._layers.stack(parent)]
+        return trees if trees and name in self._bare else [self._init(parent), *trees]
 
     def below(self, name: str) -> Stack:
         """The merged view of them."""
         return Stack([str(path) for path in self.lower(name)])
 
-    def mount(self, name: str) -> Path:
+    def mount(self, name: str, ids: IdMap | None = None) -> Path:
         """See `StorageDriver.mount`."""
         lower = self.lower(name)
         home = self.folder(name)
@@ -170,20 +186,19 @@ class Writables:
         if ending is not None:
             ending.join(ENDS_WITHIN)  # one upper folder must not be in two overlays at a time
         with self.upper(name) as upper:
-            self._overlay(name, lower, upper)
+            self._overlay(name, lower, upper, ids)
         return target
 
-    def _overlay(self, name: str, lower: list[Path], upper: Path) -> None:
+    def _overlay(self, name: str, lower: list[Path], upper: Path, ids: IdMap | None) -> None:
         root = self._layers.root
         inside = upper.parent.relative_to(root)
+        parts = [str(path.relative_to(root)) for path in lower]
         try:
+            if ids is not None:
+                self._mount_mapped(name, parts, upper, ids)
+                return
             mounts.mount_overlay(
-                root,
-                f"writable/{name}/merged",
-                [str(path.relative_to(root)) for path in lower],
-                f"{inside}/fs",
-                f"{inside}/work",
-                extra=self._options,
+                root, f"writable/{name}/merged", parts, f"{inside}/fs", f"{inside}/work", extra=self._options
             )
         except OSError as error:
             raise EngineError(
@@ -224,6 +239,45 @@ class Writables:
         backend = self._limited.get(name)
         return (self.folder(name) / backend.inner if backend else self.folder(name)) / "fs"
 
+    def _mount_mapped(self, name: str, lower: list[str], upper: Path, ids: IdMap) -> None:
+        """An overlay has no owners of its own to map, so those of its layers are: their folder, and the upper layer's, which
+        may be another file system's, are shown with other owners for as long as the mount takes."""
+        with self._mapping:
+            # The runtime goes to the root file system as the namespace's root.
+            os.chown(self._home, -1, ids.root[1])
+            try:
+                for source, place in ((self._layers.root, self._mapped), (upper.parent, self._mapped_upper)):
+                    place.mkdir(mode=0o700, exist_ok=True)
+                    self._show_mapped(source, place, ids)
+                # The overlay makes files in its work folder as whoever mounts it.
+                userns.in_thread_as(
+                    ids,
+                    mounts.mount_overlay,
+                    self._mapped,
+                    f"{self.folder(name)}/merged",
+                    lower,
+                    f"{self._mapped_upper}/fs",
+                    f"{self._mapped_upper}/work",
+                    extra=self._options,
+                )
+            finally:
+                self._hide_mapped()
+
+    @staticmethod
+    def _show_mapped(source: Path, place: Path, ids: IdMap) -> None:
+        try:
+            mounts.attach_mapped(source, place, userns.descriptor(ids))
+        except OSError as error:
+            kind = mounts.file_system(source)[1]
+            raise NotSupported(
+                f"--userns-remap needs ID-mapped mounts, which {kind} at {source} does not offer with this kernel"
+                f" ({error.strerror}): use Linux 5.19 or later, and put the data root (--data-root) on ext4, xfs or btrfs"
+            ) from error
+
+    def _hide_mapped(self) -> None:
+        for place in (self._mapped, self._mapped_upper):
+            mounts.unmount(str(place))
+
     def unmount(self, name: str) -> None:
         """See `StorageDriver.unmount`. What is pending is written to the disk behind the caller's back."""
         # Held for two short calls, so that who mounts it again finds the mount, or the thread to wait for.
@@ -244,6 +298,7 @@ class Writables:
             return None
         kept = mounts.detach(f"{self.folder(name)}/merged")
         self._parents.pop(name, None)
+        self._bare.discard(name)
         ending = self._ending.pop(name, None)
         if (backend := self._limited.pop(name, None)) is not None:
             if ending is not None:

@@ -121,7 +121,6 @@ class Description:
             "RuncCommit": _commit(runtimes.get(chosen)),
             "InitCommit": {"ID": "", "Expected": ""},
             "SecurityOptions": [],
-            "CDISpecDirs": self.settings.cdi_spec_dirs,
             "Warnings": [],
         }
         info = merge(info, told)

@@ -16,16 +16,6 @@ class Settings(BaseModel):
     """Everything that `engine daemon --help` shows for this plugin."""
 
     labels: list[str] = setting([], "Label of this engine, KEY=VALUE", flag="--label", key="labels", reloadable=True)
-    cdi_spec_dirs: list[str] = setting(
-        [],
-        "Folder of CDI specifications",
-        flag="--cdi-spec-dir",
-        key="cdi-spec-dirs",
-        ignored="CDI devices are not supported yet",
-    )
-    userns_remap: str = setting(
-        "", "User and group of a user namespace for containers (not supported)", flag="--userns-remap"
-    )
     rootless: bool = setting(False, "Run without root (not supported)", flag="--rootless")
 
     live_restore: bool = setting(
@@ -128,13 +118,6 @@ class Settings(BaseModel):
             if seen.setdefault(key, value) != value:
                 raise ValueError(f"conflict labels for {key}={value} and {key}={seen[key]}")
         return list(dict.fromkeys(labels))
-
-    @field_validator("userns_remap")
-    @classmethod
-    def _refuse_remap(cls, value: str) -> str:
-        if value:
-            raise ValueError("user namespaces are not supported by this engine yet; leave the option out")
-        return value
 
     @field_validator("rootless")
     @classmethod

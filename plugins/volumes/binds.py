@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from plugin_sdk import EngineError, InvalidParameter, sysmount
+from plugin_sdk import EngineError, IdMap, InvalidParameter, sysmount
 from plugin_sdk.containers import MountPoint
 from plugin_sdk.rootfs import open_in_root
 
@@ -17,8 +17,8 @@ def first_missing(paths: list[str]) -> str:
     return next((path for path in paths if not os.path.lexists(path)), "")
 
 
-def bind_source(mount: MountPoint) -> str:
-    """Blocking. Makes a missing source folder for `-v`; raises InvalidParameter for `--mount`."""
+def bind_source(mount: MountPoint, ids: IdMap | None) -> str:
+    """Blocking. Makes a missing source folder for `-v`, the container's root's; raises InvalidParameter for `--mount`."""
     if not os.path.lexists(mount.Source):
         if mount.Options.get("MustExist"):
             raise InvalidParameter(
@@ -26,6 +26,8 @@ def bind_source(mount: MountPoint) -> str:
             )
         try:
             Path(mount.Source).mkdir(mode=0o755, parents=True, exist_ok=True)
+            if ids is not None:
+                os.chown(mount.Source, *ids.root, follow_symlinks=False)
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
             raise EngineError(f"error while creating mount source path '{mount.Source}': mkdir: {reason}") from None
@@ -73,7 +75,16 @@ def unpin(place: Path) -> None:
     place.rmdir()
 
 
-def pin(source: str, subpath: str, place: Path, number: int) -> str:
+def alone(mount: MountPoint, place: Path, number: int) -> str:
+    """`bind_source` for a folder without the mounts below it, held in the folder `place`. Blocking.
+
+    Not left to the runtime: crun 1.8 takes the mounts below along whatever it is told.
+    """
+    private = mount.Propagation.removeprefix("r") not in ("shared", "slave")
+    return pin(mount.Source, "", place, number, recursive=False, private=private)
+
+
+def pin(source: str, subpath: str, place: Path, number: int, *, recursive: bool = True, private: bool = True) -> str:
     """Hold a folder or file within a volume by a bind mount, so that no link can lead elsewhere afterwards. Blocking.
 
     Gives its path, in the folder `place`. Raises InvalidParameter when there is nothing.
@@ -91,8 +102,9 @@ def pin(source: str, subpath: str, place: Path, number: int) -> str:
             target.mkdir(exist_ok=True)
         else:
             target.touch()
-        sysmount.mount(origin, str(target), "", sysmount.MS_BIND | sysmount.MS_REC)
-        sysmount.mount("", str(target), "", sysmount.MS_PRIVATE | sysmount.MS_REC)
+        sysmount.mount(origin, str(target), "", sysmount.MS_BIND | (sysmount.MS_REC if recursive else 0))
+        if private:
+            sysmount.mount("", str(target), "", sysmount.MS_PRIVATE | sysmount.MS_REC)
         return str(target)
     finally:
         os.close(found)

@@ -8,7 +8,7 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
-from plugin_sdk import InvalidParameter
+from plugin_sdk import IdMap, InvalidParameter
 from plugin_sdk.rootfs import copy_tree, open_in_root
 
 STAGING = "_copy"
@@ -21,6 +21,13 @@ def is_empty(folder: str) -> bool:
             return next(entries, None) is None
     except OSError:
         return False
+
+
+def give_to_root(folder: str, ids: IdMap) -> None:
+    """An empty volume of the host's root becomes that of a user namespace's root, so that this can write. Blocking."""
+    facts = os.stat(folder)
+    if (facts.st_uid, facts.st_gid) == (0, 0) and is_empty(folder):
+        os.chown(folder, *ids.root)
 
 
 def copy_up(rootfs: Path, destination: str, target: str, *, fresh: bool) -> None:

@@ -27,8 +27,8 @@ from plugin_sdk.runtime import OciMount, OciSpec
 from plugin_sdk.text import new_id
 from plugin_sdk.volumes import VolumeRecord
 
-from .binds import bind_options, bind_source, can_recurse, first_missing, pin, unpin
-from .copyup import copy_up, is_empty
+from .binds import alone, bind_options, bind_source, can_recurse, first_missing, pin, unpin
+from .copyup import copy_up, give_to_root, is_empty
 from .local import LocalDriver
 from .modes import tmpfs_options
 from .owed import BOOT, OwedUnmounts, owed
@@ -127,7 +127,7 @@ class ContainerMounts:
         for mount in self._plan(draft):
             if mount.type == "volume":
                 draft.mounts.append(await self._create_volume(draft, mount, made))
-            else:
+            elif mount.type != "image":
                 draft.mounts.append(
                     MountPoint(
                         Type=mount.type,
@@ -158,6 +158,10 @@ class ContainerMounts:
             made.append(record.Name)
         if not mount.nocopy and not mount.subpath:
             await self._copy_up(draft, mount.target, record, fresh)
+        if draft.ids is not None and self._plain(record):
+            # Some runtimes go to the volume as the namespace's root.
+            await self._thread(os.chown, self._ctx.root, -1, draft.ids.root[1])
+            await self._thread(give_to_root, str(self._local.data(record.Name)), draft.ids)
         inherited = mount.inherited
         return MountPoint(
             Type="volume",
@@ -209,6 +213,8 @@ class ContainerMounts:
         self._mounted.add(container.Id)
         for number, mount in enumerate(container.Mounts):
             match mount.Type:
+                case "image":
+                    continue
                 case "tmpfs":
                     options = tmpfs_options(mount.Options.get("Words", ()))
                     preparation.mounts.append(OciMount(mount.Destination, "tmpfs", "tmpfs", options))
@@ -220,7 +226,9 @@ class ContainerMounts:
                         place = self._ctx.run / container.Id
                         source = await self._touch(record, pin, source, mount.Subpath, place, number)
                 case _:
-                    source = await self._thread(bind_source, mount)
+                    source = await self._thread(bind_source, mount, container.Ids)
+                    if mount.Options.get("NonRecursive") and await self._thread(os.path.isdir, source):
+                        source = await self._thread(alone, mount, self._ctx.run / container.Id, number)
             preparation.mounts.append(OciMount(mount.Destination, source, "bind", bind_options(mount)))
             if mount.Type == "volume":
                 self._tell_mounted(container, mount)
@@ -308,7 +316,8 @@ class ContainerMounts:
 
     async def release(self, container: ContainerRecord) -> None:
         """See `engine_container_release`."""
-        if any(mount.Subpath for mount in container.Mounts):
+        pinned = [mount for mount in container.Mounts if mount.Type in ("bind", "volume")]
+        if any(mount.Subpath or mount.Options.get("NonRecursive") for mount in pinned):
             await self._thread(unpin, self._ctx.run / container.Id)
         if (run := self._runs.get(container.Id)) is not None:
             await self._give_back(run)

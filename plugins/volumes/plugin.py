@@ -35,6 +35,8 @@ class VolumesPlugin(Plugin):
         """See `Plugin.start`."""
         self._ctx = ctx
         ctx.root.mkdir(parents=True, exist_ok=True)
+        # What containers make may be set-user-ID root's, and is for no other user of the host to run.
+        ctx.root.chmod(0o710)
         self._local = LocalDriver(ctx.root)
         self._interface = VolumeInterface()
         self._unmounts = OwedUnmounts(ctx)

@@ -239,6 +239,7 @@ class Engine(Client):
     ) -> None:
         # Short: the path of a unix socket has at most 107 bytes. Not /tmp, which may be a small tmpfs.
         self.root = Path(tempfile.mkdtemp(prefix="e-", dir="/var/tmp"))
+        self.root.chmod(0o711)  # as /var/lib is: what containers use lies below
         self._owns_netns = netns is None
         if netns is None:
             label = f"engine-{self.root.name}"

@@ -95,7 +95,7 @@ def router(service: ContainerService) -> APIRouter:
         changes: Annotated[list[str] | None, Query()] = None,
     ) -> Response:
         raw = (await request.body()).strip()
-        config = ContainerConfig() if raw in (b"", b"null") else decode(raw, ContainerConfig)
+        config = None if raw in (b"", b"null") else decode(raw, ContainerConfig)
         asked = CommitRequest(image_name(repo, tag), comment, author, pause, config, changes or ())
         return reply({"Id": await commit(service, container, asked)}, 201)
 

@@ -110,7 +110,7 @@ def _add_reads(routes: APIRouter, service: ContainerService) -> None:
 def _add_creation(routes: APIRouter, service: ContainerService) -> None:
     @routes.post("/containers/create")
     async def create(request: Request, name: str = "", platform: str = "") -> Response:
-        asked = await body(request, ContainerCreate)
+        asked = await body(request, ContainerCreate, strict=True)
         if asked == ContainerCreate():
             raise InvalidParameter("config cannot be empty in order to create a container")
         if platform:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, WebSocket
 from fastapi.responses import Response
 
-from plugin_sdk import Conflict, EngineError, InvalidParameter
+from plugin_sdk import Conflict, InvalidParameter
 from plugin_sdk.api import RawStream
 from plugin_sdk.http import Flag, Hijacked, api_version, hijack, reply
 
@@ -20,7 +21,12 @@ from .websocket import WebSocketStream
 RAW = "application/vnd.docker.raw-stream"
 MULTIPLEXED = "application/vnd.docker.multiplexed-stream"
 MULTIPLEXED_SINCE = (1, 42)
+CHOSEN_SINCE = (1, 42)
+"""Before, a websocket had all streams, whatever was asked for."""
+BINARY_SINCE = (1, 28)
+"""Before, a websocket's output came in text messages."""
 MAX_SIDE = 65535
+"""What a terminal can have; the API takes any 32-bit number."""
 
 Detach = Annotated[str, Query(alias="detachKeys")]
 
@@ -32,14 +38,16 @@ def content_type(request: Request, multiplexed: bool) -> str:
 
 
 def terminal_size(h: str, w: str) -> tuple[int, int]:
-    """(height, width) of a resize. Raises InvalidParameter."""
-    sides = []
-    for name, text in (("height", h), ("width", w)):
-        try:
-            sides.append(min(max(int(text), 0), MAX_SIDE))
-        except ValueError:
-            raise InvalidParameter(f"invalid {name} {text!r}: want a number of characters") from None
-    return sides[0], sides[1]
+    """(height, width) of a resize. Raises InvalidParameter, in the words of dockerd 27 and newer."""
+    return _side("height", h), _side("width", w)
+
+
+def _side(name: str, text: str) -> int:
+    if not re.fullmatch(r"-?[0-9]{1,20}", text):
+        raise InvalidParameter(f'invalid resize {name} "{text}": invalid syntax')
+    if not 0 <= int(text) < 1 << 32:
+        raise InvalidParameter(f'invalid resize {name} "{text}": value out of range')
+    return min(int(text), MAX_SIDE)
 
 
 def router(service: ContainerService) -> APIRouter:
@@ -77,19 +85,14 @@ def router(service: ContainerService) -> APIRouter:
         stderr: Flag = False,
         detach_keys: Detach = "",
     ) -> None:
-        wanted = Wanted(stdin, stdout, stderr)
-        # Without any, clients of before API 1.42 mean all.
-        asked = AttachRequest(wanted if wanted else Wanted(True, True, True), stream, logs, detach_keys, framed=False)
-        try:
-            attachment = Attachment(service, await service.ready(ref), asked)
-        except EngineError as error:
-            # A status for an opening handshake is beyond ASGI's core: the close frame has the reason.
-            await websocket.close(1008, str(error)[:120])
-            return
+        version = api_version(websocket)
+        wanted = Wanted(stdin, stdout, stderr) if version >= CHOSEN_SINCE else Wanted(True, True, True)
+        asked = AttachRequest(wanted, stream, logs, detach_keys, framed=False)
+        attachment = Attachment(service, await service.ready(ref), asked)
 
         async def open_client() -> RawStream:
             await websocket.accept()
-            return WebSocketStream(websocket)
+            return WebSocketStream(websocket, text=version < BINARY_SINCE)
 
         await attachment.serve(open_client)
 

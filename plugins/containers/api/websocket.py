@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 
 from fastapi import WebSocket
 from starlette.websockets import WebSocketDisconnect, WebSocketState
@@ -11,10 +12,15 @@ QUEUED = 16
 
 
 class WebSocketStream:
-    """Fulfils `plugin_sdk.api.RawStream`: output goes out in binary messages, input may be binary or text."""
+    """Fulfils `plugin_sdk.api.RawStream`: input may be binary or text.
 
-    def __init__(self, websocket: WebSocket) -> None:
+    Args:
+        text: output goes out in text messages; what is no UTF-8 in it is replaced. Otherwise in binary ones.
+    """
+
+    def __init__(self, websocket: WebSocket, *, text: bool = False) -> None:
         self._websocket = websocket
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace") if text else None
         self._incoming: asyncio.Queue[bytes] = asyncio.Queue(QUEUED)
         self._gone = asyncio.Event()
         self._receiver = asyncio.ensure_future(self._receive())
@@ -47,11 +53,14 @@ class WebSocketStream:
             gone.cancel()
 
     async def write(self, data: bytes) -> None:
-        """Send a binary message. Raises ConnectionError when the client is gone."""
+        """Send a message. Raises ConnectionError when the client is gone."""
         if self._gone.is_set():
             raise ConnectionResetError("the client is gone")
         try:
-            await self._websocket.send_bytes(data)
+            if self._decoder is None:
+                await self._websocket.send_bytes(data)
+            elif decoded := self._decoder.decode(data):
+                await self._websocket.send_text(decoded)
         except (WebSocketDisconnect, RuntimeError) as error:
             raise ConnectionResetError(str(error)) from None
 

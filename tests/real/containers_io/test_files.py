@@ -156,6 +156,25 @@ def test_special_files_both_ways(engine: Client, run: Callable[..., str], tmp_pa
     assert int(engine.docker("exec", other, "stat", "-c", "%b", "/tmp/s/sparse").stdout) * 512 < 10 << 20
 
 
+def test_nanoseconds_and_attributes_of_users(engine: Client, run: Callable[..., str], tmp_path: Path) -> None:
+    """What the docker CLI leaves out when it sends, tar programs do not."""
+    (tmp_path / "file").write_text("x")
+    os.setxattr(tmp_path / "file", "user.note", b"\x00\xffbytes")
+    os.utime(tmp_path / "file", ns=(1_000000001, 981173106_123456789))
+    command = ["tar", "-C", tmp_path, "--format=pax", "--xattrs", "--xattrs-include=*", "-cf", "-", "file"]
+    data = subprocess.run(command, capture_output=True, check=True).stdout
+    name = run()
+    assert put(engine, name, "/tmp", data) == (200, "")
+    assert engine.docker("exec", name, "stat", "-c", "%y", "/tmp/file").stdout.startswith(
+        "2001-02-03 04:05:06.123456789"
+    )
+    member = get(engine, name, "/tmp/file").getmembers()[0]
+    assert member.pax_headers["mtime"] == "981173106.123456789"
+    assert member.pax_headers["SCHILY.xattr.user.note"].encode("utf-8", "surrogateescape") == b"\x00\xffbytes"
+    engine.docker("cp", f"{name}:/tmp/file", tmp_path / "back")
+    assert (tmp_path / "back").stat().st_mtime_ns == 981173106_123456789
+
+
 def test_copying_over_a_mounted_file(engine: Client, run: Callable[..., str]) -> None:
     name = run()
     assert put(engine, name, "/etc", tar_of(("hostname", b"renamed\n"))) == (200, "")

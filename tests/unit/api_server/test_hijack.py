@@ -92,7 +92,20 @@ def test_gone(running: Any, kind: str, until: Any) -> None:
     with running.connect(kind) as client:
         client.sendall(PLAIN.replace(b"/echo", b"/watch"))
         until(client, b"\r\n\r\n")
+        if kind == "tls":
+            end_of_input(client)  # over TLS, as over TCP, only what was said before tells an end from a half-close
     running.wait_for("gone")
+
+
+@pytest.mark.parametrize("request_", [UPGRADE, PLAIN])
+def test_the_end_of_tcp_under_tls_ends_the_input_alone(running: Any, request_: bytes, until: Any, read: Any) -> None:
+    with running.connect("tls") as client:
+        client.sendall(request_)
+        until(client, b"\r\n\r\n")
+        client.sendall(b"hi")
+        assert client.recv(10) == b"hi"
+        socket.socket.shutdown(client, socket.SHUT_WR)
+        assert read(client) == b"bye 2"
 
 
 def test_half_closed_is_not_gone(running: Any, until: Any) -> None:

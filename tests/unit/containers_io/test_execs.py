@@ -161,7 +161,7 @@ async def test_a_missing_command_is_told_on_the_stream() -> None:
     ("status", "message"),
     [
         (ContainerStatus.EXITED, f"container {ID} is not running"),
-        (ContainerStatus.PAUSED, "Container box is paused, unpause the container before exec"),
+        (ContainerStatus.PAUSED, f"Container {ID} is paused, unpause the container before exec"),
         (ContainerStatus.RESTARTING, f"Container {ID} is restarting, wait until the container is running"),
     ],
 )

@@ -141,7 +141,12 @@ async def test_the_drivers_own_writing_and_reading(tmp_path: Path) -> None:
 def test_attributes_of_labels_environment_and_tag() -> None:
     record = container(Labels={"a": "1", "com.x": "2", "c": "3"}, Env=["E=5", "F=6"])
     options = {"labels": "a,none", "labels-regex": r"^com\.", "env": "E", "tag": "{{.Name}}/{{ .ID }}/{{.Command}}"}
-    assert attributes(record, options) == {"a": "1", "com.x": "2", "E": "5", "tag": "web/abababababab/sh -c true"}
+    assert attributes(LogInfo(record, options, Path("/nowhere"))) == {
+        "a": "1",
+        "com.x": "2",
+        "E": "5",
+        "tag": "web/abababababab/sh -c true",
+    }
 
 
 def test_limits() -> None:

@@ -21,7 +21,6 @@ from plugin_sdk.logwire import Decoder, Encoder
 from plugins.logging import remote_sink
 from plugins.logging.fifo import Fifo, sweep
 from plugins.logging.remote import RemoteDriver, RemoteLogs
-from plugins.logging.remote_sink import Batch
 
 
 def info(**options: str) -> LogInfo:
@@ -390,16 +389,3 @@ async def test_a_plugin_that_was_started_anew_hears_of_the_container_before_it_i
         "LogDriver.StartLogging",
         "LogDriver.ReadLogs",
     ]
-
-
-def test_a_batch_offered_again() -> None:
-    batch = Batch()
-    assert batch.offer(entries(0, 10), 0)
-    assert batch.offer(entries(0, 12), 5)
-    assert batch.entries == entries(0, 12)
-    assert Decoder().feed(b"".join(batch.messages)) == entries(0, 12)
-    batch.done = 4
-    assert batch.offer(entries(2, 13), 3)
-    assert batch.entries == entries(0, 13)
-    assert not batch.offer(entries(50, 60), 3)
-    assert (batch.entries, batch.done) == (entries(50, 60), 0)

@@ -10,6 +10,7 @@ from plugin_sdk import InvalidParameter
 from plugin_sdk.containers import DeviceMapping, HostConfig, Resources, Ulimit
 from plugins.runtime_oci import capabilities, checks, devices
 from plugins.runtime_oci.host import HostFacts, parse_set
+from plugins.runtime_oci.lifting import take_lifted
 from plugins.runtime_oci.limits import oci_resources
 from plugins.runtime_oci.security import parse_security_options
 from plugins.runtime_oci.settings import RuntimeSettings
@@ -142,7 +143,7 @@ def test_limits_that_cannot_be(host: dict[str, Any], message: str) -> None:
         ({"UTSMode": "container:x"}, "invalid UTS mode: container:x"),
         ({"UsernsMode": "private"}, "invalid userns mode: private"),
         ({"CgroupnsMode": "x"}, "invalid cgroup namespace mode: x"),
-        ({"Isolation": "hyperv"}, 'invalid isolation "hyperv" on linux'),
+        ({"Isolation": "hyperv"}, 'Invalid isolation: "hyperv" - linux only supports'),
         ({"SecurityOpt": ["nothing"]}, 'invalid --security-opt 1: "nothing"'),
         ({"SecurityOpt": ["a=b"]}, 'invalid --security-opt 2: "a=b"'),
         ({"SecurityOpt": ["seccomp={"]}, "decoding seccomp profile failed"),
@@ -155,7 +156,7 @@ def test_limits_that_cannot_be(host: dict[str, Any], message: str) -> None:
         ({"Ulimits": [Ulimit(Name="fun", Soft=1, Hard=1)]}, "invalid ulimit type: fun"),
         ({"Ulimits": [Ulimit(Name="core", Soft=2, Hard=1)]}, "ulimit soft limit must be less than or equal"),
         ({"Ulimits": [Ulimit(Name="core", Soft=-1, Hard=1)]}, "ulimit soft limit must be less than or equal"),
-        ({"DeviceCgroupRules": ["c 1:2"]}, 'invalid device cgroup rule format: "c 1:2"'),
+        ({"DeviceCgroupRules": ["c 1:2"]}, "invalid device cgroup rule format: 'c 1:2'"),
         ({"Devices": [DeviceMapping(PathOnHost="/dev/null", CgroupPermissions="x")]}, "invalid device mode: x"),
         ({"MaskedPaths": ["proc"]}, "want an absolute path"),
         (
@@ -199,11 +200,9 @@ def test_what_the_kernel_lacks_is_discarded_with_a_warning() -> None:
     warnings: list[str] = []
     host = HostConfig(BlkioWeight=500, CpuRealtimePeriod=1000, KernelMemory=1 << 30)
     changed = checks.fit_limits(host, FACTS, v2=False, warn=warnings.append)
-    assert (changed["BlkioWeight"], changed["CpuRealtimePeriod"], changed["KernelMemory"]) == (0, 0, 0)
+    assert (changed["BlkioWeight"], changed["CpuRealtimePeriod"]) == (0, 0)
     assert len(warnings) == 3
-    assert (
-        "Your kernel does not support Block I/O weight or the cgroup is not mounted. Limitation discarded." in warnings
-    )
+    assert "Your kernel does not support Block I/O weight or the cgroup is not mounted. Weight discarded." in warnings
 
 
 def test_limits_in_the_oci_spec() -> None:
@@ -235,3 +234,17 @@ def test_cpu_sets() -> None:
     for wrong in ("2-1", "-1", "a", "1,,2"):
         with pytest.raises(ValueError):
             parse_set(wrong)
+
+
+@pytest.mark.parametrize(
+    ("v2", "lifted"),
+    [
+        (False, [("pids", "pids.max", "max"), ("cpu", "cpu.cfs_quota_us", "-1")]),
+        (True, [("pids", "pids.max", "max"), ("cpu", "cpu.max", "max")]),
+    ],
+)
+def test_limits_that_are_taken_away(v2: bool, lifted: list[tuple[str, str, str]]) -> None:
+    limits = oci_resources(Resources(PidsLimit=-1, CpuQuota=-1, CpuShares=512))
+    assert take_lifted(limits, v2=v2) == lifted
+    assert limits == {"cpu": {"shares": 512}}
+    assert take_lifted(oci_resources(Resources(PidsLimit=5)), v2=v2) == []

@@ -79,7 +79,7 @@ def test_defaults(tmp_path: Path) -> None:
     spec = spec_of(tmp_path, record(Env=["A=b"]), netns=Path("/run/netns/x"))
     first = spec["process"]
     assert first["args"] == ["sleep", "1"]
-    assert first["env"] == [process.DEFAULT_PATH, f"HOSTNAME={ID[:12]}", "HOME=/root", "A=b"]
+    assert first["env"] == [process.DEFAULT_PATH, f"HOSTNAME={ID[:12]}", "A=b", "HOME=/root"]
     assert first["cwd"] == "/"
     assert len(first["capabilities"]["effective"]) == 14
     assert first["rlimits"] == []
@@ -182,6 +182,7 @@ def test_init(tmp_path: Path) -> None:
 
 def test_cgroup_paths(tmp_path: Path) -> None:
     assert spec_of(tmp_path, record({"CgroupParent": "/x"}))["linux"]["cgroupsPath"] == f"/x/{ID}"
+    assert spec_of(tmp_path, record({"CgroupParent": "../../x/"}))["linux"]["cgroupsPath"] == f"/x/{ID}"
     systemd = SpecDefaults(systemd=True)
     assert spec_of(tmp_path, record(), systemd)["linux"]["cgroupsPath"] == f"system.slice:docker:{ID}"
 

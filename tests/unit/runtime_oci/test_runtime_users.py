@@ -47,7 +47,7 @@ def test_added_groups_come_by_name_and_number() -> None:
     [
         ("nobody", [], "unable to find user nobody: no matching entries in passwd file"),
         ("bob:nogroup", [], "unable to find group nogroup: no matching entries in group file"),
-        ("", ["nogroup"], "unable to find group nogroup: no matching entries in group file"),
+        ("", ["nogroup"], "Unable to find group nogroup: no matching entries in group file"),
         ("4294967295", [], "uids and gids must be in range 0-2147483647"),
         ("0:99999999999999999999", [], "uids and gids must be in range 0-2147483647"),
     ],

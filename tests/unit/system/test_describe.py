@@ -56,7 +56,6 @@ def test_labels() -> None:
 @pytest.mark.parametrize(
     "bad",
     [
-        {"userns_remap": "default"},
         {"rootless": True},
     ],
 )
