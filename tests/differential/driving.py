@@ -25,7 +25,7 @@ Answer = dict[str, Any]
 """What one step gave: of `exit`, `out`, `err`, `status` and `json` those that it has."""
 
 STEP_TIMEOUT = 40.0
-WAIT_TIMEOUT = 20.0
+WAIT_TIMEOUT = 15.0
 _PREFIX = "dt-"
 _EVENT_ATTRIBUTES = ("execID",)
 """Attributes of events whose values are left out: IDs."""

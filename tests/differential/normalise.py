@@ -134,7 +134,9 @@ class Normaliser:
                     }
                 return {self.text(k): self._host(k, self.value(v, k)) for k, v in value.items()}
             case list():
-                return [self.value(each, key) for each in value]
+                items = [self.value(each, key) for each in value]
+                # The reference keeps ports in a map.
+                return sorted(items, key=repr) if key == "Ports" else items
             case str():
                 return self.text(value)
         return value

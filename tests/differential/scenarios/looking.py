@@ -32,7 +32,7 @@ SCENARIOS: list[Scenario] = [
         "ps formats",
         *_THREE,
         "docker ps -a --filter name=dt- --format '{{.ID}} {{.Image}} {{.Command}} {{.State}} {{.Status}} {{.Ports}} {{.Names}} {{.LocalVolumes}} {{.Mounts}} {{.Networks}} {{.Label \"dt-x\"}}'",
-        "docker ps -a --filter name=dt-b --format '{{json .Labels}}'",
+        "docker ps -a --filter name=dt-b --format '{{json .Names}}'",
         "docker ps --filter name=dt- --format 'table {{.Names}}\t{{.State}}'",
         "docker ps --filter name=dt- --format '{{.Nothing}}'",
     ),

@@ -5,7 +5,9 @@ from __future__ import annotations
 from differential.scenario import Scenario, given, scenario
 
 _RUN = "! docker run -d --name dt-a dt-busybox sleep 100"
-_LINES = "! docker run --name dt-a dt-busybox sh -c 'for i in 1 2 3 4 5; do echo line $i; done; echo oops >&2'"
+_LINES = (
+    "! docker run --name dt-a dt-busybox sh -c 'for i in 1 2 3 4 5; do echo line $i; done; sleep 0.2; echo oops >&2'"
+)
 
 SCENARIOS: list[Scenario] = [
     scenario(
@@ -45,7 +47,9 @@ SCENARIOS: list[Scenario] = [
         "docker logs",
     ),
     scenario(
-        "logs of a terminal", "docker run --name dt-a -t dt-busybox sh -c 'echo a; echo b >&2'", "docker logs dt-a"
+        "logs of a terminal",
+        "docker run --name dt-a -t dt-busybox sh -c 'echo a; sleep 0.2; echo b >&2'",
+        "docker logs dt-a",
     ),
     scenario(
         "logs without a last newline",
@@ -55,7 +59,7 @@ SCENARIOS: list[Scenario] = [
     ),
     scenario(
         "logs local driver",
-        "! docker run --name dt-a --log-driver local dt-busybox sh -c 'echo a; echo b >&2'",
+        "! docker run --name dt-a --log-driver local dt-busybox sh -c 'echo a; sleep 0.2; echo b >&2'",
         "docker logs dt-a",
         "docker logs --tail 1 dt-a",
     ),
@@ -84,7 +88,7 @@ SCENARIOS: list[Scenario] = [
     scenario("attach: paused", _RUN, "! docker pause dt-a", "docker attach dt-a", "! docker unpause dt-a"),
     scenario(
         "attach to the end",
-        "! docker run -d -i --name dt-a dt-busybox sh -c 'read x; echo got $x; exit 6'",
+        "! docker run -d -i --name dt-a dt-busybox sh -c 'read x; echo got $x; sleep 0.5; exit 6'",
         given("docker attach dt-a", "this\n"),
         "docker logs dt-a",
     ),
