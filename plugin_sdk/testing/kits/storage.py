@@ -251,7 +251,8 @@ async def bare(bench: StorageBench) -> None:
     bench.later(f"remove writable layer {name}", lambda: bench.driver.remove(name))
     await bench.driver.create(name, layer.chain_id, bare=True)
     root = await bench.driver.mount(name)
-    bench.equal(sorted(path.name for path in root.iterdir()), ["only"], "what is in it")
+    own = {path.name for path in root.iterdir()} - {".verify"}  # what makes the bench's layers unique
+    bench.equal(own, {"only"}, "what is in it")
 
 
 @KIT.check("an unknown option is refused and leaves nothing", says=StorageDriver.create)
