@@ -79,8 +79,14 @@ class StorageDriver(Protocol):
     async def remove_layer(self, chain_id: str) -> None:
         """Raises Conflict while another layer lies on it; removing what is not there is fine."""
 
-    async def create(self, name: str, parent: str, *, options: dict[str, str] | None = None) -> None:
-        """Make a writable layer on a stack. `options` are `--storage-opt`, for example {"size": "10G"}.
+    async def create(
+        self, name: str, parent: str, *, options: dict[str, str] | None = None, bare: bool = False
+    ) -> None:
+        """Make a writable layer on a stack.
+
+        Args:
+            options: `--storage-opt`, for example {"size": "10G"}.
+            bare: nothing is to be seen in it but the stack's own files, not even mount points that containers need.
 
         Raises Conflict when the name is taken, InvalidParameter or NotSupported for options.
         """

@@ -22,9 +22,12 @@ from plugin_sdk import (
     setting,
 )
 from plugin_sdk.api import RouterSpec
+from plugin_sdk.containers import ContainerDraft, ContainerRecord, Preparation
 from plugin_sdk.images import ImageStore
+from plugin_sdk.runtime import Exit
 from plugin_sdk.storage import Storage, StorageDriver
 
+from .mounting import ImageMounts
 from .store import Images
 
 SWEEP_AFTER = (0.1, 0.5, 2.0, 10.0, 60.0)
@@ -80,6 +83,8 @@ class ImagesPlugin(Plugin):
             )
         # Only what an earlier daemon left may go at the restore: what is made from now on may still get its image.
         self._found = [layer.chain_id for driver in self._storage.present() for layer in driver.layers()]
+        left = [name for driver in self._storage.present() for name in driver.writable()]
+        self._mounts = ImageMounts(ctx, self._store, self._storage, left)
         ctx.provide(Storage, self._storage)
         ctx.provide(ImageStore, self._store)
 
@@ -93,12 +98,40 @@ class ImagesPlugin(Plugin):
         for image in self._store.damaged():
             names = ", ".join(image.Tags) or "no name"
             self._ctx.log.error("image %s (%s) lacks layers: load or pull it again, or remove it", image.Id, names)
+        await self._mounts.restore()
         await self._store.sweep(self._found)
 
     @hookimpl
     def engine_holders(self, kind: str, key: str) -> Iterable[Holder]:
-        """Images that a layer belongs to."""
+        """Images that a layer belongs to; containers that an image is mounted into."""
+        if kind == "image":
+            return self._mounts.holders(key)
         return self._store.holders_of_layer(key) if kind == "layer" else ()
+
+    @hookimpl(order=25)
+    async def engine_container_validate(self, draft: ContainerDraft) -> None:
+        """Check the images to be mounted."""
+        self._mounts.validate(draft)
+
+    @hookimpl(order=25)
+    async def engine_container_create(self, draft: ContainerDraft) -> None:
+        """Make the layers of image mounts."""
+        await self._mounts.create(draft)
+
+    @hookimpl(order=25)
+    async def engine_container_prepare(self, container: ContainerRecord, preparation: Preparation) -> None:
+        """Mount images."""
+        await self._mounts.prepare(container, preparation)
+
+    @hookimpl(order=25)
+    async def engine_container_release(self, container: ContainerRecord, exit: Exit | None) -> None:
+        """Unmount them."""
+        await self._mounts.release(container)
+
+    @hookimpl(order=25)
+    async def engine_container_remove(self, container: ContainerRecord, volumes: bool) -> None:
+        """Remove their layers."""
+        await self._mounts.remove(container)
 
     def _holders(self, image_id: str) -> Iterable[Holder]:
         for _, found in self._ctx.hooks.sync("engine_holders", kind="image", key=image_id):

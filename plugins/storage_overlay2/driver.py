@@ -96,9 +96,12 @@ class Overlay2:
         """See `StorageDriver`."""
         await apart(_clear, self._layers.remove, chain_id, self._writables.user)
 
-    async def create(self, name: str, parent: str, *, options: dict[str, str] | None = None) -> None:
+    async def create(
+        self, name: str, parent: str, *, options: dict[str, str] | None = None, bare: bool = False
+    ) -> None:
         """See `StorageDriver`. The option `size` limits what it can hold: 10G; 0 for no limit."""
-        await blocking(_clear, self._writables.create, name, parent, self._limit(options or {}))
+        size = 0 if bare else self._limit(options or {})
+        await blocking(_clear, self._writables.create, name, parent, size=size, bare=bare)
 
     def _limit(self, options: Mapping[str, str]) -> int:
         size = self._size

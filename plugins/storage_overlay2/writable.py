@@ -4,6 +4,7 @@ writable/NAME/fs      the upper folder
               work    overlayfs's own
               merged  the mount point
               parent  a symbolic link whose text is the parent's chain ID
+              bare    there when the mount points that containers need are left out
               limit   a symbolic link that says how its size is limited, if it is; `fs` and `work` may then
                       lie in a folder of the quota back end
 """
@@ -30,6 +31,7 @@ from .stack import Stack
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
 _NO_PARENT = "none"
+_BARE = "bare"
 
 ENDS_WITHIN = 60.0
 """Seconds that a mount waits for the end of the same layer's previous mount."""
@@ -55,6 +57,7 @@ class Writables:
         self._limiting = threading.RLock()
         self._readers: Counter[str] = Counter()
         self._unreadable: list[Path] = []
+        self._bare: set[str] = set()
 
     def open(self) -> None:
         """Make the folders and learn what is there."""
@@ -70,6 +73,8 @@ class Writables:
                 self._unreadable.append(self._home / name)
                 continue
             self._parents[name] = "" if parent == _NO_PARENT else parent
+            if (self._home / name / _BARE).exists():
+                self._bare.add(name)
             try:
                 limited = self._quotas.of(self._home / name)
             except NotSupported as error:
@@ -97,7 +102,7 @@ class Writables:
         """Its folder."""
         return self._home / name
 
-    def create(self, name: str, parent: str, size: int = 0) -> None:
+    def create(self, name: str, parent: str, *, size: int = 0, bare: bool = False) -> None:
         """See `StorageDriver.create`. With a size, it can hold no more than so many bytes."""
         if not _NAME.fullmatch(name):
             raise InvalidParameter(f"invalid name {name!r} of a writable layer")
@@ -119,6 +124,8 @@ class Writables:
             os.chmod(inside / "fs", like.st_mode & 0o7777)
             (inside / "work").mkdir(mode=0o700)
             (building / "merged").mkdir(mode=0o755)
+            if bare:
+                (building / _BARE).touch()
             os.symlink(parent or _NO_PARENT, building / "parent")
             if backend is not None:
                 mark(building, backend, size)
@@ -130,6 +137,8 @@ class Writables:
                 raise Conflict(f"writable layer {name} already exists") from error
             if backend is not None:
                 self._limited[name] = backend
+            if bare:
+                self._bare.add(name)
             self._parents[name] = parent
 
     def _backend(self, size: int) -> QuotaBackend:
@@ -158,7 +167,8 @@ class Writables:
     def lower(self, name: str) -> list[Path]:
         """Folders below a writable layer, the uppermost first."""
         parent = self.parent(name)
-        return [self._init(parent), *(self._layers.path(layer) / "fs" for layer in self._layers.stack(parent))]
+        trees = [self._layers.path(layer) / "fs" for layer in self._layers.stack(parent)]
+        return trees if trees and name in self._bare else [self._init(parent), *trees]
 
     def below(self, name: str) -> Stack:
         """The merged view of them."""
@@ -288,6 +298,7 @@ class Writables:
             return None
         kept = mounts.detach(f"{self.folder(name)}/merged")
         self._parents.pop(name, None)
+        self._bare.discard(name)
         ending = self._ending.pop(name, None)
         if (backend := self._limited.pop(name, None)) is not None:
             if ending is not None:

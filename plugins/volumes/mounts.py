@@ -127,7 +127,7 @@ class ContainerMounts:
         for mount in self._plan(draft):
             if mount.type == "volume":
                 draft.mounts.append(await self._create_volume(draft, mount, made))
-            else:
+            elif mount.type != "image":
                 draft.mounts.append(
                     MountPoint(
                         Type=mount.type,
@@ -213,6 +213,8 @@ class ContainerMounts:
         self._mounted.add(container.Id)
         for number, mount in enumerate(container.Mounts):
             match mount.Type:
+                case "image":
+                    continue
                 case "tmpfs":
                     options = tmpfs_options(mount.Options.get("Words", ()))
                     preparation.mounts.append(OciMount(mount.Destination, "tmpfs", "tmpfs", options))
@@ -314,7 +316,8 @@ class ContainerMounts:
 
     async def release(self, container: ContainerRecord) -> None:
         """See `engine_container_release`."""
-        if any(mount.Subpath or mount.Options.get("NonRecursive") for mount in container.Mounts):
+        pinned = [mount for mount in container.Mounts if mount.Type in ("bind", "volume")]
+        if any(mount.Subpath or mount.Options.get("NonRecursive") for mount in pinned):
             await self._thread(unpin, self._ctx.run / container.Id)
         if (run := self._runs.get(container.Id)) is not None:
             await self._give_back(run)

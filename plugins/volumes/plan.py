@@ -171,7 +171,7 @@ def _mount(mount: Mount, driver: str, api_version: tuple[int, int]) -> Planned:
             case "tmpfs":
                 return _tmpfs_mount(mount, target)
             case "image":
-                raise InvalidParameter("image mounts are not supported yet; copy the files or use a volume")
+                return _image_mount(mount, target)
             case _:
                 raise InvalidParameter("mount type unknown")
     except InvalidParameter as error:
@@ -237,6 +237,14 @@ def _volume_mount(mount: Mount, target: str, driver: str) -> Planned:
         driver_options=dict(choice.Options) if choice else {},
         labels=dict(options.Labels),
     )
+
+
+def _image_mount(mount: Mount, target: str) -> Planned:
+    """Checked here for its place alone: the images' plugin mounts it."""
+    if not mount.Source:
+        raise InvalidParameter("field Source must not be empty")
+    _refuse(BindOptions=mount.BindOptions, VolumeOptions=mount.VolumeOptions, TmpfsOptions=mount.TmpfsOptions)
+    return Planned("image", mount.Source, target, read_only=True)
 
 
 def _tmpfs_mount(mount: Mount, target: str) -> Planned:

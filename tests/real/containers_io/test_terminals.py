@@ -136,10 +136,7 @@ def test_each_client_gets_all_and_may_type(engine: Client, run: Callable[..., st
     ],
 )
 def test_attach_wants_a_running_container(engine: Client, run: Callable[..., str], state: str, message: str) -> None:
-    if state == "restarting":
-        name = run("--restart", "always", script="exit 3")
-    else:
-        name = run()
+    name = run("--restart", "always", script="exit 3") if state == "restarting" else run()
     if state == "created":
         engine.docker("kill", name)
     if state == "paused":
