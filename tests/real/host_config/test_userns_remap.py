@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,13 +17,20 @@ FIRST = 700_000
 
 
 @pytest.fixture
-def remapped(own_engine: Callable[..., Engine], monkeypatch: pytest.MonkeyPatch) -> Engine:
+def remapped(own_engine: Callable[..., Engine]) -> Iterator[Engine]:
     """An engine whose containers have the IDs from FIRST on, given to the user `daemon` of every Debian."""
-    for name in ("/etc/subuid", "/etc/subgid"):
-        lines = Path(name).read_text().splitlines() if Path(name).exists() else []
-        if f"daemon:{FIRST}:65536" not in lines:
-            Path(name).write_text("\n".join([*lines, f"daemon:{FIRST}:65536"]) + "\n")
-    return own_engine("--userns-remap=daemon")
+    files = [Path("/etc/subuid"), Path("/etc/subgid")]
+    before = {file: file.read_text() if file.exists() else None for file in files}
+    for file, text in before.items():
+        file.write_text(f"daemon:{FIRST}:65536\n{text or ''}")
+    try:
+        yield own_engine("--userns-remap=daemon")
+    finally:
+        for file, text in before.items():
+            if text is None:
+                file.unlink()
+            else:
+                file.write_text(text)
 
 
 def test_files_and_commands(remapped: Engine, tmp_path: Path) -> None:
