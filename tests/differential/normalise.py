@@ -155,8 +155,8 @@ class Normaliser:
 
 def flatten(value: Any, path: str = "") -> dict[str, Any]:
     """Leaves by path, as `/HostConfig/Memory`. Lists are leaves, but for the list of mounts, whose order means nothing."""
-    if path == "/HostConfig/Binds" and value:
-        value = sorted(value)  # the CLI keeps them in a map
+    if path in ("/HostConfig/Binds", "/Config/Env") and value:
+        value = sorted(value)  # the CLI now and then sends them in another order
     if path == "/Mounts" and isinstance(value, list) and value:
         value = {mount["Destination"]: mount for mount in value}
     if not isinstance(value, dict) or not value:
