@@ -48,6 +48,7 @@ _PATTERNS: list[tuple[re.Pattern[str], str]] = [
         (r"\b[0-9a-f]{2}(:[0-9a-f]{2}){5}\b", "<MAC>"),
         (r"(?<=<IP>)/\d+", "/<LEN>"),
         (r"(?<=[\d\]]:)(3[2-9]\d{3}|[4-6]\d{4})\b", "<PORT>"),
+        (r"\bexecDuration=\d+", "execDuration=<N>"),
         (r"to \d+\.00, as there are only \d+ CPUs", "to <CPUS>, as there are only <CPUS> CPUs"),
         (r"(?<=available: )[\d,-]+", "<SET>"),
         (r"\b(runc|crun) (?=create failed)", "<RUNTIME> "),
