@@ -74,7 +74,7 @@ def count_option(options: Mapping[str, str], name: str) -> int | None:
     if text is None:
         return None
     if not re.fullmatch(r"[+-]?\d+", text, re.ASCII):
-        raise InvalidParameter(f'{name}: "{text}" is no number')
+        raise InvalidParameter(f'invalid value for {name}: {text}: strconv.Atoi: parsing "{text}": invalid syntax')
     if int(text) < 1:
         raise InvalidParameter(f"{name} cannot be less than 1")
     return int(text)
@@ -86,7 +86,9 @@ def boolean_option(options: Mapping[str, str], name: str, default: bool = False)
     if text is None:
         return default
     if text.lower() not in _BOOLEANS:
-        raise InvalidParameter(f'error reading {name} log option: "{text}" is neither true nor false')
+        if name == "cache-disabled":
+            raise InvalidParameter(f"invalid value for option {name}: {text}")
+        raise InvalidParameter(f'error reading {name} log option: strconv.ParseBool: parsing "{text}": invalid syntax')
     return _BOOLEANS[text.lower()]
 
 

@@ -41,6 +41,11 @@ TOOLS = {
 """Programs that tests with real containers need, and the Debian packages that have them."""
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options of tests/differential."""
+    parser.addoption("--reference", metavar="HOST", help="compare with this engine instead of with its transcript")
+
+
 @pytest.fixture(scope="session")
 def real_host() -> None:
     """The machine can run real containers; fails, with the mend, where it cannot."""

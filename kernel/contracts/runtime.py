@@ -198,7 +198,7 @@ class ExecProcess(ProcessIO, Protocol):
     pid: int
 
     async def wait(self) -> int:
-        """Exit code, after all output was read or `close` called."""
+        """Exit code, as soon as the process has ended; awaited while its output is still read."""
 
     async def resize(self, height: int, width: int) -> None:
         """Set the terminal's size."""

@@ -19,8 +19,17 @@ def of(service: ContainerService, record: ContainerRecord) -> Sequence[EndpointR
     return networks.endpoints(record.Id) if networks is not None else ()
 
 
-def shown(service: ContainerService, found: Iterable[EndpointRecord], *, full: bool) -> dict[str, Any]:
-    """Network name to `EndpointSettings`; ps leaves aliases and the wishes of the client out."""
+GW_PRIORITY_SINCE = (1, 48)
+
+
+def shown(
+    service: ContainerService, found: Iterable[EndpointRecord], *, full: bool, priority: bool = True
+) -> dict[str, Any]:
+    """Network name to `EndpointSettings`; ps leaves links, aliases and names out.
+
+    Args:
+        priority: show the gateway's, which API 1.48 brought.
+    """
     networks = service.ctx.find(Networks)
     views: dict[str, Any] = {}
     for endpoint in found:
@@ -29,6 +38,8 @@ def shown(service: ContainerService, found: Iterable[EndpointRecord], *, full: b
         except NotFound:
             name = endpoint.NetworkID
         views[name] = _view(endpoint, full)
+        if not priority:
+            del views[name]["GwPriority"]
     return views
 
 
@@ -37,7 +48,7 @@ def _view(endpoint: EndpointRecord, full: bool) -> dict[str, Any]:
     address6, prefix6 = _split(endpoint.IPv6Address)
     up = bool(endpoint.Sandbox)
     return {
-        "IPAMConfig": (endpoint.Asked.get("IPAMConfig") or None) if full else None,
+        "IPAMConfig": endpoint.Asked.get("IPAMConfig") or None,
         "Links": (endpoint.Asked.get("Links") or None) if full else None,
         "Aliases": (endpoint.Aliases or None) if full else None,
         "MacAddress": endpoint.MacAddress if up else "",

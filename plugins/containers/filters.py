@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from plugin_sdk import InvalidParameter, NotFound
 from plugin_sdk.containers import ContainerRecord, ContainerStatus
 from plugin_sdk.images import ImageStore
-from plugin_sdk.network import EndpointRecord, Networks
+from plugin_sdk.network import Networks
 from plugin_sdk.text import Filters, match_labels
 from plugin_sdk.times import parse_moment_ns, parse_ns
+
+from . import endpoints
 
 if TYPE_CHECKING:
     from .service import ContainerService
@@ -25,7 +27,8 @@ PRUNE = ("label", "label!", "until")
 Test = Callable[[ContainerRecord], bool]
 
 _HEALTH = ("none", "starting", "healthy", "unhealthy")
-_TRUE, _FALSE = ("1", "t", "true"), ("0", "f", "false")
+_TRUE, _FALSE = ("1", "true"), ("0", "false")
+_GO_INTEGER = re.compile(r"[+-]?[0-9]+")
 
 
 def build(service: ContainerService, filters: Filters) -> tuple[list[Test], bool]:
@@ -71,6 +74,18 @@ def prune_tests(filters: Filters) -> list[Test]:
     return tests
 
 
+def atoi(text: str, *, reader: str = "Atoi", least: int = -(1 << 63), most: int = (1 << 63) - 1) -> int:
+    """An integer, read as strictly as dockerd does. Raises InvalidParameter in its words."""
+    signed = least < 0
+    if not _GO_INTEGER.fullmatch(text) or (not signed and not text.isdecimal()):
+        raise InvalidParameter(f'strconv.{reader}: parsing "{text}": invalid syntax')
+    # Python refuses to convert what is absurdly long.
+    number = int(text) if len(text) < 40 else most + 1
+    if not least <= number <= most:
+        raise InvalidParameter(f'strconv.{reader}: parsing "{text}": value out of range')
+    return number
+
+
 def _matcher(pattern: str) -> Callable[[str], bool]:
     try:
         return re.compile(pattern).search  # type: ignore[return-value]
@@ -103,13 +118,21 @@ def _ancestor(service: ContainerService, values: Sequence[str]) -> Test:
     chains.discard("")
 
     def descends(record: ContainerRecord) -> bool:
-        if record.ImageID in ids:
-            return True
-        try:
-            diff_ids = images.get(record.ImageID).DiffIDs
-        except NotFound:
-            return False
-        return bool(chains.intersection(_chain_ids(diff_ids)))
+        seen: set[str] = set()
+        image_id = record.ImageID
+        while image_id and image_id not in seen:
+            if image_id in ids:
+                return True
+            seen.add(image_id)
+            try:
+                image = images.get(image_id)
+            except NotFound:
+                return False
+            # Images that came from a registry name no parent: those descend that have further layers on top.
+            if chains.intersection(_chain_ids(image.DiffIDs[:-1])):
+                return True
+            image_id = image.Parent
+        return False
 
     return descends
 
@@ -137,11 +160,9 @@ def _exited(_: ContainerService, values: Sequence[str]) -> Test:
     codes = set()
     for value in values:
         try:
-            codes.add(int(value))
-        except ValueError:
-            raise InvalidParameter(
-                f"invalid filter 'exited={value}': strconv.Atoi: parsing \"{value}\": invalid syntax"
-            ) from None
+            codes.add(atoi(value))
+        except InvalidParameter as error:
+            raise InvalidParameter(f"invalid filter 'exited={value}': {error}") from None
     return lambda record: not record.State.running and bool(record.State.StartedAt) and record.State.ExitCode in codes
 
 
@@ -160,10 +181,9 @@ def _health(_: ContainerService, values: Sequence[str]) -> Test:
 
 
 def _is_task(_: ContainerService, values: Sequence[str]) -> Test:
-    value = values[0].lower()
-    if value not in _TRUE + _FALSE:
-        raise InvalidParameter(f"invalid filter 'is-task=[{' '.join(values)}]'")
-    wanted = value in _TRUE
+    if len(values) > 1 or values[0] not in _TRUE + _FALSE:
+        raise InvalidParameter(f"invalid filter 'is-task=[{' '.join(sorted(values))}]'")
+    wanted = values[0] in _TRUE
     return lambda record: ("com.docker.swarm.task.id" in record.Config.Labels) is wanted
 
 
@@ -180,40 +200,41 @@ def _network(service: ContainerService, values: Sequence[str]) -> Test:
 
 def _volume(_: ContainerService, values: Sequence[str]) -> Test:
     wanted = set(values)
-    return lambda record: any(wanted & {mount.Name, mount.Destination} for mount in record.Mounts)
+    # What has no name is known by its path on the host.
+    return lambda record: any(wanted & {mount.Name or mount.Source, mount.Destination} for mount in record.Mounts)
 
 
 def _ports(name: str, values: Sequence[str], ports_of: Callable[[ContainerRecord], set[tuple[int, str]]]) -> Test:
     wanted: set[tuple[int, str]] = set()
     for value in values:
         ports, _, protocol = value.partition("/")
-        first, _, last = ports.partition("-")
         try:
-            ends = int(first), int(last or first)
-        except ValueError:
-            bad = first if not first.isdecimal() else last
-            raise InvalidParameter(
-                f'error while looking up for {name} {value}: strconv.ParseUint: parsing "{bad}": invalid syntax'
-            ) from None
-        if not 0 <= ends[0] <= ends[1] <= 65535:
-            raise InvalidParameter(f"error while looking up for {name} {value}: invalid port range")
-        wanted.update((port, protocol or "tcp") for port in range(ends[0], ends[1] + 1))
+            first, last = _port_range(ports)
+        except InvalidParameter as error:
+            raise InvalidParameter(f"error while looking up for {name} {value}: {error}") from None
+        wanted.update((port, protocol.lower() or "tcp") for port in range(first, last + 1))
     return lambda record: bool(wanted & ports_of(record))
 
 
-def _endpoints(service: ContainerService, record: ContainerRecord) -> Sequence[EndpointRecord]:
-    networks = service.ctx.find(Networks)
-    return networks.endpoints(record.Id) if networks is not None and record.State.running else ()
+def _port_range(text: str) -> tuple[int, int]:
+    if not text:
+        raise InvalidParameter("Empty string specified for ports.")
+    first, dash, last = text.partition("-")
+    ends = [atoi(end, reader="ParseUint", least=0, most=65535) for end in ((first, last) if dash else (first,))]
+    if ends[-1] < ends[0]:
+        raise InvalidParameter(f"Invalid range specified for the Port: {text}")
+    return ends[0], ends[-1]
+
+
+def _shown_ports(service: ContainerService, record: ContainerRecord) -> list[dict[str, Any]]:
+    """Those that ps shows: of a running container alone."""
+    return endpoints.port_list(record, endpoints.of(service, record))
 
 
 def _published(service: ContainerService, record: ContainerRecord) -> set[tuple[int, str]]:
-    return {(port.HostPort, port.Proto) for e in _endpoints(service, record) for port in e.Ports if port.HostPort}
+    shown = _shown_ports(service, record)
+    return {(port["PublicPort"], port["Type"]) for port in shown if "PublicPort" in port}
 
 
 def _exposed(service: ContainerService, record: ContainerRecord) -> set[tuple[int, str]]:
-    found = {(port.Port, port.Proto) for e in _endpoints(service, record) for port in e.Ports}
-    for text in record.Config.ExposedPorts:
-        port, _, protocol = text.partition("/")
-        if port.isdecimal():
-            found.add((int(port), protocol or "tcp"))
-    return found
+    return {(port["PrivatePort"], port["Type"]) for port in _shown_ports(service, record)}

@@ -9,8 +9,8 @@ from plugin_sdk.containers import ContainerConfig, ContainerRecord, ContainerSta
 from plugin_sdk.network import Networks
 from plugin_sdk.times import NEVER
 
-from . import endpoints
-from .listing import mount_view, sizes
+from . import endpoints, links
+from .listing import mount_view
 
 if TYPE_CHECKING:
     from .service import ContainerService
@@ -58,10 +58,11 @@ async def inspect(
         "GraphDriver": {"Name": record.Driver, "Data": _layer(service, record)},
         "Mounts": [mount_view(mount.model_dump()) for mount in record.Mounts],
         "Config": _config_view(record.Config),
-        "NetworkSettings": _networks(service, record),
+        "NetworkSettings": _networks(service, record, api_version),
     }
+    document["HostConfig"]["Links"] = links.shown(service, record) or None
     if size:
-        document["SizeRw"], document["SizeRootFs"] = await sizes(service, record)
+        document["SizeRw"], document["SizeRootFs"] = await service.sizes.of(record)
     return document
 
 
@@ -131,11 +132,11 @@ def _layer(service: ContainerService, record: ContainerRecord) -> dict[str, str]
         return None
 
 
-def _networks(service: ContainerService, record: ContainerRecord) -> dict[str, Any]:
+def _networks(service: ContainerService, record: ContainerRecord, api_version: tuple[int, int]) -> dict[str, Any]:
     networks = service.ctx.find(Networks)
     sandbox = networks.sandbox(record.Id) if networks is not None and record.State.running else None
     found = endpoints.of(service, record)
-    shown = endpoints.shown(service, found, full=True)
+    shown = endpoints.shown(service, found, full=True, priority=api_version >= endpoints.GW_PRIORITY_SINCE)
     # Before there were user networks, the bridge's facts stood here; clients of then still read them.
     old = shown.get("bridge", {})
     texts = ("EndpointID", "Gateway", "GlobalIPv6Address", "IPAddress", "IPv6Gateway", "MacAddress")

@@ -5,23 +5,30 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
-from plugin_sdk import EngineError, InvalidParameter, NotFound, Unavailable
+from plugin_sdk import InvalidParameter, NotFound, Unavailable
 from plugin_sdk.containers import ContainerRecord, ContainerState, ContainerStatus
 from plugin_sdk.images import ImageStore
 from plugin_sdk.network import EndpointRecord, Networks
 from plugin_sdk.text import Filters
 from plugin_sdk.times import ago, parse_ns
 
-from . import endpoints, filters
+from . import endpoints, filters, links
 
 if TYPE_CHECKING:
     from .service import ContainerService
 
-PARALLEL_SIZES = 8
+ANNOTATIONS_SINCE = (1, 46)
+
+
+class Shape(NamedTuple):
+    """What in a summary depends on the API's version."""
+
+    annotations: bool
+    gateway_priority: bool
 
 
 @dataclass(slots=True)
@@ -29,10 +36,12 @@ class _Ready:
     """A summary without what changes with time: valid while record, endpoints and image name are the same.
 
     Attributes:
+        names: its own and those of links.
         epoch: of the networks, when the endpoints were asked for.
     """
 
     record: ContainerRecord
+    names: list[str]
     endpoints: Sequence[EndpointRecord]
     epoch: object
     image: str
@@ -46,12 +55,20 @@ class Listing:
 
     def __init__(self, service: ContainerService) -> None:
         self._service = service
-        self._ready: dict[str, _Ready] = {}
+        self._ready: dict[tuple[str, Shape], _Ready] = {}
         self._epoch: object = object()
         self._networks: Networks | None = None
         self._watching: asyncio.Task[None] | None = None
 
-    async def json(self, *, all: bool = False, limit: int = 0, size: bool = False, wanted: Filters) -> bytes:
+    async def json(
+        self,
+        *,
+        all: bool = False,
+        limit: int = 0,
+        size: bool = False,
+        wanted: Filters,
+        api_version: tuple[int, int] = (1, 51),
+    ) -> bytes:
         """The JSON list, newest first. Raises like `filters.build`."""
         if self._watching is None or self._watching.done():
             self._watching = self._service.ctx.spawn(self._watch(), name="listing")
@@ -69,8 +86,10 @@ class Listing:
             records = records[:limit]
         sizes = await self._sizes(records) if size else None
         images: dict[str, str] = {}
-        found = [self._summary(record, images, sizes) for record in records]
-        if len(self._ready) > 2 * len(self._service.records.all()) + 64:
+        shape = Shape(api_version >= ANNOTATIONS_SINCE, api_version >= endpoints.GW_PRIORITY_SINCE)
+        linked = links.names(self._service)
+        found = [self._summary(record, shape, linked.get(record.Id, ()), images, sizes) for record in records]
+        if len(self._ready) > 4 * len(self._service.records.all()) + 64:
             self._ready.clear()
         return b"[" + b",".join(found) + b"]\n"
 
@@ -87,18 +106,24 @@ class Listing:
                 continue  # so much happened that the subscription was cut off
 
     def _summary(
-        self, record: ContainerRecord, images: dict[str, str], sizes: dict[str, tuple[int, int]] | None
+        self,
+        record: ContainerRecord,
+        shape: Shape,
+        linked: Sequence[str],
+        images: dict[str, str],
+        sizes: dict[str, tuple[int, int]] | None,
     ) -> bytes:
         image = self._image_name(record, images)
-        ready = self._ready.get(record.Id)
-        if ready is not None and (ready.record is not record or ready.image != image):
+        names = sorted((f"/{record.Name}", *linked)) if linked else [f"/{record.Name}"]
+        ready = self._ready.get((record.Id, shape))
+        if ready is not None and (ready.record is not record or ready.image != image or ready.names != names):
             ready = None
         if ready is None or record.State.running or ready.epoch is not self._epoch:
             found = endpoints.of(self._service, record)
             if ready is not None and _same(ready.endpoints, found):
                 ready.epoch = self._epoch
             else:
-                ready = self._ready[record.Id] = self._make(record, found, image)
+                ready = self._ready[record.Id, shape] = self._make(record, shape, names, found, image)
         status = ready.status.format(ago(ready.since_ns)) if ready.since_ns else ready.status
         tail = b',"Status":' + orjson.dumps(status)
         if sizes is not None:
@@ -119,13 +144,16 @@ class Listing:
             images[record.ImageRef] = current
         return record.ImageRef if current == record.ImageID else record.ImageID
 
-    def _make(self, record: ContainerRecord, found: Sequence[EndpointRecord], image: str) -> _Ready:
+    def _make(
+        self, record: ContainerRecord, shape: Shape, names: list[str], found: Sequence[EndpointRecord], image: str
+    ) -> _Ready:
         host: dict[str, Any] = {"NetworkMode": record.HostConfig.NetworkMode}
-        if record.HostConfig.Annotations:
+        if record.HostConfig.Annotations and shape.annotations:
             host["Annotations"] = record.HostConfig.Annotations
+        networks = endpoints.shown(self._service, found, full=False, priority=shape.gateway_priority)
         summary = {
             "Id": record.Id,
-            "Names": [f"/{record.Name}"],
+            "Names": names,
             "Image": image,
             "ImageID": record.ImageID,
             "Command": command(record),
@@ -134,38 +162,20 @@ class Listing:
             "Labels": record.Config.Labels,
             "State": record.State.Status,
             "HostConfig": host,
-            "NetworkSettings": {"Networks": endpoints.shown(self._service, found, full=False)},
+            "NetworkSettings": {"Networks": networks},
             "Mounts": [mount_view(mount.model_dump()) for mount in record.Mounts],
         }
         status, since = status_words(record.State)
-        return _Ready(record, found, self._epoch, image, orjson.dumps(summary)[:-1], status, since)
+        return _Ready(record, names, found, self._epoch, image, orjson.dumps(summary)[:-1], status, since)
 
     async def _sizes(self, records: Sequence[ContainerRecord]) -> dict[str, tuple[int, int]]:
-        slots = asyncio.Semaphore(PARALLEL_SIZES)
-
-        async def one(record: ContainerRecord) -> tuple[int, int]:
-            async with slots:
-                return await sizes(self._service, record)
-
-        return dict(zip((r.Id for r in records), await asyncio.gather(*map(one, records)), strict=True))
+        found = await asyncio.gather(*map(self._service.sizes.of, records))
+        return dict(zip((record.Id for record in records), found, strict=True))
 
 
 def all_pass(tests: Sequence[filters.Test], record: ContainerRecord) -> bool:
     """Whether a container passes all filters."""
     return all(test(record) for test in tests)
-
-
-async def sizes(service: ContainerService, record: ContainerRecord) -> tuple[int, int]:
-    """Bytes in the writable layer, and of the whole root file system; 0 for what cannot be told."""
-    try:
-        written = await service.storage_of(record).usage(record.Id)
-    except EngineError:
-        return 0, 0
-    try:
-        image = service.ctx.require(ImageStore).get(record.ImageID).Size
-    except NotFound:
-        image = 0
-    return written, image + written
 
 
 def command(record: ContainerRecord) -> str:

@@ -10,7 +10,7 @@ from plugin_sdk.containers import ContainerStatus
 from plugin_sdk.text import Filters
 
 from . import filters
-from .listing import all_pass, sizes
+from .listing import all_pass
 
 if TYPE_CHECKING:
     from .service import ContainerService
@@ -25,7 +25,7 @@ async def prune(service: ContainerService, wanted: Filters) -> tuple[list[str], 
     for record in service.list():
         if record.State.Status not in idle or record.State.Starting or not all_pass(tests, record):
             continue
-        written, _ = await sizes(service, record)
+        written, _ = await service.sizes.of(record)
         try:
             await service.remove(record.Id)
         except (Conflict, NotFound):

@@ -26,6 +26,7 @@ from plugin_sdk.storage import Storage, StorageDriver
 
 from . import control, create, ending, restore, running
 from .live import AttachPoint, Live
+from .sizes import Sizes
 from .store import Change, Records, with_state
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class ContainerService:
         execs: further processes in containers.
         drafts: containers that are being created, by ID.
         slots: bounds the starts that are in the runtime's hands.
+        sizes: how much they have written.
         stuck: containers whose removal failed, and why; it is tried again.
         restored: every container of before the daemon's start was looked after.
     """
@@ -59,6 +61,7 @@ class ContainerService:
         self.records = Records(ctx.state)
         self.drafts: dict[str, ContainerDraft] = {}
         self.slots = asyncio.Semaphore(PARALLEL_STARTS)
+        self.sizes = Sizes(self)
         self.stuck: dict[str, str] = {}
         self.restored = asyncio.Event()
         self._settling: dict[str, asyncio.Task[None]] = {}

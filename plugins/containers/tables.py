@@ -15,6 +15,7 @@ def container_rows(found: Sequence[dict[str, Any]], *, no_trunc: bool, size: boo
     rows = [["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"] + (["SIZE"] if size else [])]
     for item in found:
         image, command = item["Image"], item["Command"]
+        names = [name.removeprefix("/") for name in item["Names"]]
         if not no_trunc:
             image = image.removeprefix("sha256:")[:12] if image.startswith("sha256:") else image
             command = command if len(command) <= _COMMAND_WIDTH else command[: _COMMAND_WIDTH - 1] + "…"
@@ -26,7 +27,7 @@ def container_rows(found: Sequence[dict[str, Any]], *, no_trunc: bool, size: boo
                 f"{ago(item['Created'] * 10**9)} ago",
                 item["Status"],
                 ", ".join(_port(port) for port in item["Ports"]),
-                ",".join(name.removeprefix("/") for name in item["Names"]),
+                ",".join(name for name in names if no_trunc or "/" not in name),
             ]
             + ([_bytes(item.get("SizeRw", 0))] if size else [])
         )

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 DEFAULT_ARGS = "-ef"
 DEADLINE = 10.0
 
-# The PID column's title is how the container's processes are found: it must keep its name.
-_RENAMED_PID = re.compile(r"\bpid\s*=\s*(\S+)", re.IGNORECASE)
+# The column PID is how the container's processes are found: no other may take that title (`-o ppid=PID`).
+_TITLED_PID = re.compile(r"\s(\S*)=\s*(PID\S*)")
 
 
 async def top(service: ContainerService, record: ContainerRecord, ps_args: str = DEFAULT_ARGS) -> dict[str, Any]:
@@ -33,14 +33,18 @@ async def top(service: ContainerService, record: ContainerRecord, ps_args: str =
         raise Conflict(f"Container {record.Id} is restarting, wait until the container is running")
     if not record.State.running:
         raise Conflict(f"container {record.Id} is not running")
-    if (found := _RENAMED_PID.search(ps_args)) and found.group(1).upper() != "PID":
-        raise InvalidParameter(f'specifying "{found.group(0)}" is not allowed')
+    for field, title in _TITLED_PID.findall(ps_args):
+        if field != "pid":
+            raise InvalidParameter(f'specifying "{field}={title}" is not allowed')
     try:
         arguments = shlex.split(ps_args) or [DEFAULT_ARGS]
     except ValueError as error:
         raise InvalidParameter(f"invalid ps arguments {ps_args!r}: {error}") from None
     pids = await service.runtime_of(record).pids(record.Id)
-    done = await run(["ps", *arguments], timeout=DEADLINE)
+    # By their PIDs, so that arguments which select nothing else (`-o pid,args`) find them; not all arguments go with that.
+    done = await run(["ps", *arguments, f"-q{','.join(map(str, pids))}"], timeout=DEADLINE)
+    if done.code != 0:
+        done = await run(["ps", *arguments], timeout=DEADLINE)
     if done.code != 0 and not done.stdout:
         raise InvalidParameter(f"ps: {done.message.splitlines()[0] if done.message else f'exit code {done.code}'}")
     table = parse(done.stdout.decode(errors="replace"), pids)

@@ -171,7 +171,8 @@ def inspect(store: Images, image: Image, driver_name: str, version: Version) -> 
         "RepoTags": [*image.Tags],
         "RepoDigests": [*image.Digests],
         "Parent": image.Parent,
-        "Comment": image.Comment,
+        # Builders write it into the history alone.
+        "Comment": image.Comment or (image.History[-1].comment if image.History else ""),
         "Created": image.Created,
         "DockerVersion": image.DockerVersion,
         "Author": image.Author,

@@ -52,6 +52,7 @@ class DatagramLink:
         self._socket: socket.socket | None = None
         self._doubtful = False
         self._count = 0
+        self._turn = 0
 
     async def connect(self) -> None:
         """See `Link.connect`."""
@@ -73,7 +74,9 @@ class DatagramLink:
         loop = asyncio.get_running_loop()
         found = await loop.getaddrinfo(self.address.host, self.address.port, type=socket.SOCK_DGRAM)
         problem: OSError | None = None
-        for family, kind, protocol, _, where in found:
+        # A name may have two addresses of which one is served: connecting tells nothing, a refusal does.
+        turn = self._turn % len(found) if found else 0
+        for family, kind, protocol, _, where in [*found[turn:], *found[:turn]]:
             made = socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, protocol)
             try:
                 # Of a datagram socket this waits for nothing.
@@ -98,6 +101,7 @@ class DatagramLink:
         except OSError as error:
             await self.close()
             self._doubtful = True
+            self._turn += 1
             raise Unavailable(f"write {self.address}: {error.strerror or error}") from None
 
     async def _send(self, made: socket.socket, record: bytes) -> None:

@@ -28,6 +28,8 @@ _OUT_PART = b" stdout P "
 _ERR_FULL = b" stderr F "
 _ERR_PART = b" stderr P "
 _HEADS = {_OUT_FULL, _OUT_PART, _ERR_FULL, _ERR_PART}
+HEADS_FULL = frozenset({_OUT_FULL, _ERR_FULL})
+"""What follows the time in the prefix of a whole line."""
 
 
 class Batch:
@@ -110,6 +112,38 @@ def split_lines(chunk: bytes) -> list[bytes]:
 
 def _heads(lines: list[bytes]) -> set[bytes]:
     return {line[35:PREFIX] for line in lines}
+
+
+def may_have_pieces(chunk: bytes) -> bool:
+    """False: there is no piece of a line in the chunk. True: there may be one, or text that looks like it."""
+    return _OUT_PART in chunk or _ERR_PART in chunk
+
+
+def whole_lines(chunk: bytes) -> int:
+    """How many of the lines in a chunk end a line of the container's: all but the pieces."""
+    pieces = 0
+    for head in (_OUT_PART, _ERR_PART):
+        at = chunk.find(head)
+        while at >= 0:
+            # Text can look like it, but not where a line begins.
+            pieces += at == 35 or chunk[at - 36 : at - 35] == b"\n"
+            at = chunk.find(head, at + 1)
+    return chunk.count(b"\n") - pieces
+
+
+def unfinished(chunk: bytes) -> int:
+    """Bytes at the end of a chunk that are pieces of a line which goes on; 0 when there are none, or very many."""
+    begin = end = len(chunk)
+    stream = b""
+    while begin:
+        start = chunk.rfind(b"\n", 0, begin - 1) + 1
+        head = chunk[start + 35 : start + PREFIX]
+        if head not in (_OUT_PART, _ERR_PART) or stream not in (b"", head):
+            break
+        stream, begin = head, start
+        if end - begin > LINE_LIMIT:
+            return 0
+    return end - begin
 
 
 def join_pieces(lines: list[bytes]) -> list[bytes]:

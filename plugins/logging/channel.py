@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
 from typing import Any, TypeVar
 
 from plugin_sdk import NotFound, PluginContext, PluginError, Unavailable
-from plugin_sdk.logs import LogDriver, LogInfo
+from plugin_sdk.logs import LogDriver, LogEntry, LogInfo, LogSink
 
 from . import bounds
-from .batch import join_pieces, parse_monitor, to_entries
+from .batch import join_pieces, parse_monitor, to_entries, whole_lines
+from .bounds import Loss
 from .outlet import CLOSE_DEADLINE, Outlet, known
-from .sinks import Pin, RawSink
+from .sinks import Pin, RawSink, accompanied
 from .spool import Cursor, Position, Spool
 from .watch import Watcher
 
@@ -25,6 +26,8 @@ T = TypeVar("T")
 PUMP_DELAY = 0.2
 """Seconds from the first line to the pump's work: what comes meanwhile is moved in one go."""
 CHUNKS_PER_STEP = 4
+RAW_CHUNK = 1 << 20
+"""Bytes that go at once to a sink that takes the monitor's lines as they are."""
 WRITE_DEADLINE = 60.0
 """Seconds after which a sink that neither took entries nor raised is asked anew."""
 FLUSH_DEADLINE = 5.0
@@ -35,7 +38,9 @@ GREET_DEADLINE = 3.0
 COMPLAIN_EVERY = 60.0
 PIN_REACH = 4
 """Segments that a reader may lie behind the pump before its place is given up."""
-_BOUND_EVERY = 64
+_BOUND_EVERY = 16
+_BOUND_SECONDS = 0.25
+"""How often the bound is looked at while a sink is waited for."""
 
 
 class Channel:
@@ -70,7 +75,9 @@ class Channel:
         self._settled = False
         self._steps = 0
         self._idle = asyncio.Event()
-        self._dropped = 0
+        self._lost = Loss()
+        self._told_loss = -COMPLAIN_EVERY
+        self._taken = Loss()
         self._complaint = (0.0, "")
         self.on_settled: Callable[[Channel], None] = lambda channel: None
 
@@ -182,7 +189,8 @@ class Channel:
 
     def lost(self, segments: int) -> None:
         """Renames came faster than links could be made. Called in the watcher's thread."""
-        self._say_dropped(segments, "files of its buffer were replaced before they could be kept")
+        text = "container %s: %d files of its buffer (64 MB each) were replaced before they could be kept"
+        self.ctx.log.warning(text, self.id[:12], segments)
 
     # The pump.
 
@@ -261,21 +269,32 @@ class Channel:
             await self._bound()
         if self._final and not self.outlet.raw and self.outlet.sink is None and not await self.work(self.spool.unread):
             return False
-        sink = await self.outlet.opened()
+        sink = await self._patiently(self.outlet.opened())
         if isinstance(sink, RawSink):
             return await self.work(self._step_raw, sink)
-        lines = await self.work(self._take)
-        if not lines:
+        entries = await self.work(self._take)
+        if not entries:
             return False
-        entries = to_entries(parse_monitor(lines), {})
+        await self._patiently(self._offer(sink, entries))
+        return True
+
+    async def _offer(self, sink: LogSink, entries: Sequence[LogEntry]) -> None:
         try:
             async with asyncio.timeout(WRITE_DEADLINE):
                 await sink.write(entries)
         except TimeoutError:
             raise Unavailable(f"did not take its entries within {WRITE_DEADLINE:g} s") from None
         # At once, in this very step of the loop: a cancelled pump must not offer these entries again.
-        self._consumed("")
-        return True
+        here, told = self.spool.position, self._taken
+        assert self._cursor is not None
+        if (here.segment, here.offset) > (self._cursor.segment, self._cursor.offset):
+            # They were dropped from the buffer meanwhile.
+            self.spool.save(Position(here.segment, here.offset, Loss.of(here.mark).minus(told).mark))
+        else:
+            self._consumed("")
+
+    async def _patiently(self, act: Coroutine[Any, Any, T]) -> T:
+        return await accompanied(act, self._bound, _BOUND_SECONDS)
 
     def _step_raw(self, sink: RawSink) -> bool:
         """Blocks."""
@@ -286,25 +305,34 @@ class Channel:
             if self._cursor is None:
                 sink.recover(self.spool.position.mark)
             for _ in range(CHUNKS_PER_STEP):
-                lines = self._take()
-                if not lines:
+                block = self._at_position().block(final=self._final, limit=RAW_CHUNK)
+                if not block:
                     break
-                sink.append(lines)
+                sink.append(block)
                 self._consumed(sink.mark)
                 moved = True
         if not moved:
             sink.tidy()
         return moved
 
-    def _take(self) -> list[bytes]:
+    def _take(self) -> list[LogEntry]:
         """Blocks. After a failed write, the same lines again."""
+        lines = self._at_position().lines(final=self._final)
+        missing = Loss.of(self.spool.position.mark)
+        block = b"\n".join([*lines, b""])
+        self._taken = missing.plus(Loss(len(block), whole_lines(block)))
+        entries = to_entries(parse_monitor(join_pieces(lines)), {})
+        return [missing.entry(entries[0].time_ns), *entries] if missing.lines and entries else entries
+
+    def _at_position(self) -> Cursor:
+        """Blocks. A cursor before the first line that was not taken."""
         here = self.spool.position
         cursor = self._cursor
         if cursor is None or (cursor.segment, cursor.offset) != (here.segment, here.offset):
             if cursor is not None:
                 cursor.close()
             cursor = self._cursor = Cursor(self.spool, here)
-        return join_pieces(cursor.lines(final=self._final))
+        return cursor
 
     def _consumed(self, mark: str) -> None:
         """Blocks."""
@@ -312,7 +340,7 @@ class Channel:
         here = Position(self._cursor.segment, self._cursor.offset, mark)
         self.spool.save(here)
         if self.outlet.retained:
-            self.spool.keep(self._retention)
+            self._keep()
             return
         low = min([here, *(pin.position for pin in self.pins if pin.position.segment >= here.segment - PIN_REACH)])
         self.spool.free(low.segment, low.offset)
@@ -320,15 +348,34 @@ class Channel:
     async def _bound(self) -> None:
         """A sink that takes nothing must not fill the disk."""
         bound = bounds.waiting_bound(self.info.options, self.outlet.sink)
-        if not bound:
+        before = self.spool.position
+        found = await self.work(bounds.surplus, self.spool, bound) if bound else None
+        if found is None or self.spool.position != before:
             return
-        dropped = await self.work(bounds.drop_surplus, self.spool, bound, self.lock)
-        if dropped:
-            self._say_dropped(dropped, "bytes were dropped: the log driver takes them too slowly or not at all")
+        place, lost = found
+        # A sink that takes the monitor's lines has a mark of its own, and its files would not have kept these lines.
+        raw = isinstance(self.outlet.sink, RawSink)
+        mark = place.mark if raw else Loss.of(place.mark).plus(lost).mark
+        self.spool.save(Position(place.segment, place.offset, mark))
+        if self.outlet.retained:
+            await self.work(self._keep)
+        else:
+            await self.work(self.spool.free, place.segment, place.offset)
+        self._say_lost(lost, "the log driver takes them too slowly or not at all")
 
-    def _say_dropped(self, count: int, what: str) -> None:
-        self._dropped += count
-        self.ctx.log.warning("container %s: %d %s (%d so far)", self.id[:12], count, what, self._dropped)
+    def _keep(self) -> None:
+        """Blocks. Hold the part that is read back to its bound; what no sink has taken yet has another."""
+        self.spool.keep(max(self._retention, self.spool.unread()))
+
+    def _say_lost(self, lost: Loss, why: str) -> None:
+        """The same reason once a minute, with the sum."""
+        self._lost = self._lost.plus(lost)
+        now = time.monotonic()
+        if now - self._told_loss < COMPLAIN_EVERY:
+            return
+        self._told_loss = now
+        text = "container %s: %d lines (%d bytes) of its log were dropped so far: %s"
+        self.ctx.log.warning(text, self.id[:12], self._lost.lines, self._lost.size, why)
 
     # The end.
 
@@ -390,7 +437,8 @@ class Channel:
             self._start()
             if not await self.drained(FLUSH_DEADLINE):
                 left = await self.work(self.spool.unread)
-                self._say_dropped(left, "bytes were not taken by the log driver before the container was removed")
+                text = "container %s: %d bytes were not taken by the log driver before the container was removed"
+                self.ctx.log.warning(text, self.id[:12], left)
         await self.halt()
         self._watcher.forget(self.id)
         driver = known(self.ctx, self.outlet.name)

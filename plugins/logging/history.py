@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
-from .batch import LINE_LIMIT, Batch, join_pieces, parse_json, parse_monitor, split_lines
+from .batch import LINE_LIMIT, Batch, join_pieces, parse_json, parse_monitor, split_lines, unfinished
 from .spool import CHUNK, Position, Spool
 
 
@@ -38,8 +38,8 @@ class Piece:
                 position += len(data)
                 yield parse_json(data)
                 continue
-            lines = split_lines(data)
-            held = _held(lines) if position + len(data) < self.end else 0
+            held = unfinished(data) if position + len(data) < self.end else 0
+            lines = split_lines(data[: len(data) - held])
             position += len(data) - held
             if lines:
                 yield parse_monitor(join_pieces(lines))
@@ -120,18 +120,6 @@ class Piece:
         line = data[:end]
         batch = parse_json(line) if self.form == "json" else parse_monitor(split_lines(line))
         return batch.stamps[0] if batch else None
-
-
-def _held(lines: list[bytes]) -> int:
-    """Take the pieces of a line that goes on off the end; gives their bytes."""
-    count, size = 0, 0
-    while count < len(lines) and lines[-count - 1][43:44] == b"P" and lines[-count - 1][36:42] == lines[-1][36:42]:
-        size += len(lines[-count - 1]) + 1
-        count += 1
-    if not count or size > LINE_LIMIT:
-        return 0
-    del lines[-count:]
-    return size
 
 
 def json_pieces(path: Path, size: int | None = None) -> list[Piece]:

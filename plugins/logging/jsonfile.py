@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 import shutil
-from bisect import bisect_right
 from collections.abc import AsyncIterator, Mapping, Sequence
-from itertools import accumulate
 from pathlib import Path
+from zlib import crc32
 
 import orjson
 
@@ -17,12 +17,14 @@ from plugin_sdk.logoptions import ATTRIBUTES, check_attributes, check_common, ch
 from plugin_sdk.logs import LogEntry, LogInfo, LogQuery
 
 from . import history
-from .batch import PREFIX, stamp_of, to_entries, utc
+from .batch import stamp_of, to_entries
+from .encoding import encode
 from .options import Limits, attributes, limits
 
 _OWN = ("max-file", "max-size", *ATTRIBUTES, "compress", "tag")
-_CONTROLS = bytes(code for code in range(0x20) if code != 0x0A)
-_ESCAPES = {b"\t": b"\\t", b"\r": b"\\r", b"\b": b"\\b", b"\f": b"\\f"}
+_MARK = re.compile(r"(\d+):(\d+):(\d+)")
+_CHECKED = 256
+"""Bytes at the end that a mark has a checksum of."""
 
 
 def path_of(info: LogInfo) -> Path:
@@ -97,16 +99,16 @@ class JsonFileSink:
 
     @property
     def mark(self) -> str:
-        """How far the log is written: `inode:size`."""
-        return f"{self._inode}:{self._size}"
+        """How far the log is written: `inode:size:checksum` of the present file, see `_checksum`."""
+        return f"{self._inode}:{self._size}:{_checksum(self._descriptor, self._size)}"
 
-    def append(self, lines: list[bytes]) -> None:
-        """Write lines of the monitor's format, joined."""
-        self._write(encode(lines, self._attributes))
+    def append(self, block: bytes) -> None:
+        """Write whole lines of the monitor's format."""
+        self._write(encode(block, self._attributes))
 
     async def write(self, entries: Sequence[LogEntry]) -> None:
         """See `LogSink.write`."""
-        await blocking(self._write, [_encoded(entry) for entry in entries])
+        await blocking(self._write, b"".join(map(_encoded, entries)))
 
     async def close(self) -> None:
         """See `LogSink.close`."""
@@ -114,26 +116,26 @@ class JsonFileSink:
             os.close(self._descriptor)
             self._descriptor = -1
 
-    def _write(self, lines: list[bytes]) -> None:
+    def _write(self, data: bytes) -> None:
         self._ready()
-        if not self._bounds.size:
-            self._put(lines)
-            return
-        ends = list(accumulate(map(len, lines)))
-        done = 0
-        while done < len(lines):
-            before = ends[done - 1] if done else 0
-            fit = bisect_right(ends, before + self._bounds.size - self._size)
-            if fit <= done:
-                if self._size:
+        rest = memoryview(data)
+        while rest:
+            room = self._bounds.size - self._size
+            if not self._bounds.size or len(rest) <= room:
+                cut = len(rest)
+            else:
+                begin = len(data) - len(rest)
+                # Only the end of a row is a bare line end: within one, it is escaped.
+                cut = data.rfind(b"\n", begin, begin + max(0, room)) + 1 - begin
+                if cut <= 0 and self._size:
                     self._rotate()
                     continue
-                fit = done + 1
-            self._put(lines[done:fit])
-            done = fit
+                if cut <= 0:
+                    cut = data.index(b"\n", begin) + 1 - begin
+            self._put(rest[:cut])
+            rest = rest[cut:]
 
-    def _put(self, lines: list[bytes]) -> None:
-        data = memoryview(b"".join(lines))
+    def _put(self, data: memoryview) -> None:
         while data:
             written = os.write(self._descriptor, data)
             self._size += written
@@ -151,7 +153,7 @@ class JsonFileSink:
                 self._descriptor = -1
         if self._descriptor < 0:
             self._path.parent.mkdir(mode=0o710, parents=True, exist_ok=True)
-            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
             self._descriptor = os.open(self._path, flags, 0o640)
         facts = os.fstat(self._descriptor)
         self._inode, self._size = facts.st_ino, facts.st_size
@@ -188,24 +190,39 @@ class JsonFileSink:
 
     def recover(self, mark: str) -> None:
         """Take back what was written after `mark`: the lines will come again."""
-        inode_text, _, size_text = mark.partition(":")
-        if not size_text.isdigit() or not inode_text.isdigit():
+        found = _MARK.fullmatch(mark)
+        if found is None:
             return
-        inode, size = int(inode_text), int(size_text)
-        for number in range(self._bounds.files):
-            path = self._number(number) if number else self._path
-            try:
-                facts = os.stat(path)
-            except FileNotFoundError:
-                continue
-            if facts.st_ino == inode:
-                if facts.st_size > size:
-                    os.truncate(path, size)
-                for later in range(number):
-                    (self._number(later) if later else self._path).unlink(missing_ok=True)
-                if number:
+        inode, size, checksum = map(int, found.groups())
+        paths = [self._number(number) if number else self._path for number in range(self._bounds.files)]
+        there = [path for path in paths if path.exists()]
+        for path in there:
+            if _is_marked(path, inode, size, checksum):
+                os.truncate(path, size)
+                for later in there[: there.index(path)]:
+                    later.unlink()
+                if path != self._path:
                     os.rename(path, self._path)
                 return
+        if there == paths:
+            # The marked file itself was rotated away: all of these are younger.
+            for path in there:
+                path.unlink()
+
+
+def _is_marked(path: Path, inode: int, size: int, checksum: int) -> bool:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        facts = os.fstat(descriptor)
+        return facts.st_ino == inode and facts.st_size >= size and _checksum(descriptor, size) == checksum
+    finally:
+        os.close(descriptor)
+
+
+def _checksum(descriptor: int, size: int) -> int:
+    """Of the last bytes before `size`: numbers of inodes are given again to new files."""
+    begin = max(0, size - _CHECKED)
+    return crc32(os.pread(descriptor, size - begin, begin)) if descriptor >= 0 else 0
 
 
 def _compress(plain: Path) -> None:
@@ -217,42 +234,6 @@ def _compress(plain: Path) -> None:
     os.chmod(temporary, facts.st_mode & 0o777)
     os.replace(temporary, packed)
     plain.unlink()
-
-
-def encode(lines: list[bytes], extra: bytes) -> list[bytes]:
-    """Lines of the monitor's format as json-file's, each with its line end."""
-    lines = _escaped(lines)
-    tails = {prefix: _tail(prefix, extra) for prefix in {line[:PREFIX] for line in lines}}
-    return [b'{"log":"' + line[PREFIX:] + tails[line[:PREFIX]] for line in lines]
-
-
-def _tail(prefix: bytes, extra: bytes) -> bytes:
-    end = b'\\n"' if prefix[43:44] == b"F" else b'"'
-    try:
-        stamp = utc(prefix[:35])
-    except ValueError:
-        stamp = b"1970-01-01T00:00:00.000000000"
-    return end + b',"stream":"' + prefix[36:42] + b'"' + extra + b',"time":"' + stamp + b'Z"}\n'
-
-
-def _escaped(lines: list[bytes]) -> list[bytes]:
-    text = b"\n".join(lines)
-    changed = False
-    if not text.isascii():
-        try:
-            text.decode()
-        except UnicodeDecodeError:
-            text, changed = text.decode(errors="replace").encode(), True
-    for plain, escape in ((b"\\", b"\\\\"), (b'"', b'\\"')):
-        if plain in text:
-            text, changed = text.replace(plain, escape), True
-    if len(text.translate(None, _CONTROLS)) != len(text):
-        changed = True
-        for plain, escape in _ESCAPES.items():
-            text = text.replace(plain, escape)
-        for code in _CONTROLS:
-            text = text.replace(bytes([code]), b"\\u%04x" % code)
-    return text.split(b"\n") if changed else lines
 
 
 def _encoded(entry: LogEntry) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from plugin_sdk import EngineError, NotFound, PluginContext, PluginError, Unavailable
+from plugin_sdk.logoptions import boolean_option
 from plugin_sdk.logs import LogDriver, LogInfo, LogSink
 
 CLOSE_DEADLINE = 5.0
@@ -43,7 +44,12 @@ class Outlet:
     @property
     def retained(self) -> bool:
         """The buffer is what is read back, so it keeps what was taken."""
-        return self.driver is None or self.buffered or not self.driver.readable
+        return self.buffered or (self.cached and (self.driver is None or not self.driver.readable))
+
+    @property
+    def cached(self) -> bool:
+        """What a driver cannot read back is kept here: no `cache-disabled`."""
+        return not boolean_option(self._info.options, "cache-disabled")
 
     @property
     def used(self) -> bool:

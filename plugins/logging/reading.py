@@ -80,10 +80,10 @@ class Reader(Generic[T]):
                 return history.spool_pieces(spool, spool.position, end), end
             path = path_of(channel.info)
             size = None
-            inode, _, marked = spool.position.mark.partition(":")
+            inode, _, rest = spool.position.mark.partition(":")
             try:
                 if inode == str(path.stat().st_ino):
-                    size = int(marked)
+                    size = int(rest.partition(":")[0])
             except FileNotFoundError:
                 size = None
             return history.json_pieces(path, size) + history.spool_pieces(spool, spool.position, end), end

@@ -26,6 +26,7 @@ from .watch import Watcher
 T = TypeVar("T")
 
 NONE = "none"
+UNREADABLE = "configured logging driver does not support reading"
 MEET_DEADLINE = 5.0
 """Seconds that a start, or a reader, waits for a plugin that is being started or activated."""
 _THREADS = 4
@@ -76,7 +77,8 @@ class LogService:
         try:
             return await self._ctx.drivers.find(LogDriver, name)
         except NotFound as error:
-            raise InvalidParameter(f"logger: no log driver named '{name}' is registered: {error}") from None
+            text = f'error looking up logging plugin {name}: plugin "{name}" not found: {error}'
+            raise InvalidParameter(text) from None
 
     async def _met(self, name: str) -> LogDriver | None:
         """The driver; None when its plugin does not answer, or is not there within some seconds.
@@ -214,14 +216,14 @@ class LogService:
         """What a reader reads from.
 
         Raises:
-            NotSupported: the driver is "none".
+            NotSupported: the driver is "none", or cannot read back and `cache-disabled` is set.
             Unavailable: the driver's plugin is not there, and nothing is buffered.
         """
         if container.HostConfig.LogConfig.Type == NONE:
-            raise NotSupported("configured logging driver does not support reading")
+            raise NotSupported(UNREADABLE)
         existing = self._channels.get(container.Id)
         if existing is not None and existing.outlet.driver is not None:
-            return existing
+            return _readable(existing)
         missing = ""
         try:
             driver = await self._met(container.HostConfig.LogConfig.Type)
@@ -232,13 +234,13 @@ class LogService:
             channel = self._channel(container, driver)
             if not channel.running:
                 channel.resume()
-            return channel
+            return _readable(channel)
         channel = self._channels.get(container.Id) or self._open(container, driver)
         if channel.outlet.driver is None and not await channel.work(channel.spool.written):
             raise Unavailable(
                 missing or f"log driver {channel.outlet.name} does not answer; its logs cannot be read now"
             )
-        return channel
+        return _readable(channel)
 
     def attributes(self, container: ContainerRecord) -> Mapping[str, str]:
         """What `--details` shows."""
@@ -260,6 +262,13 @@ class LogService:
         async with aclosing(self.converted(container, query, lambda batch: to_entries(batch, extra))) as found:
             async for entries in found:
                 yield entries
+
+
+def _readable(channel: Channel) -> Channel:
+    driver = channel.outlet.driver
+    if not channel.outlet.retained and (driver is None or not driver.readable):
+        raise NotSupported(UNREADABLE)
+    return channel
 
 
 def _before(draft: ContainerDraft) -> ContainerRecord:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from .spool import Position
+
+T = TypeVar("T")
+CANCEL_DEADLINE = 5.0
 
 
 @runtime_checkable
@@ -14,8 +19,8 @@ class RawSink(Protocol):
     capacity: int
     mark: str
 
-    def append(self, lines: list[bytes]) -> None:
-        """Write joined lines."""
+    def append(self, block: bytes) -> None:
+        """Write whole lines, with their line ends."""
 
     def recover(self, mark: str) -> None:
         """Take back what was written after `mark`."""
@@ -29,3 +34,18 @@ class Pin:
 
     def __init__(self, position: Position) -> None:
         self.position = position
+
+
+async def accompanied(act: Coroutine[Any, Any, T], meanwhile: Callable[[], Awaitable[None]], every: float) -> T:
+    """What `act` gives; until then, `meanwhile` is called every so many seconds, and never once `act` is done."""
+    task = asyncio.create_task(act, name="log sink")
+    try:
+        while True:
+            await asyncio.wait([task], timeout=every)
+            if task.done():
+                return task.result()
+            await meanwhile()
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.wait([task], timeout=CANCEL_DEADLINE)

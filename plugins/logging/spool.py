@@ -22,7 +22,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from .batch import LINE_LIMIT, split_lines
+from .batch import split_lines, unfinished
 
 SEGMENT_SIZE = 64 << 20
 """Bytes after which the monitor begins a new file. Too small, and they follow each other faster than they can be linked."""
@@ -255,38 +255,25 @@ class Cursor:
             os.close(self._descriptor)
             self._descriptor = -1
 
-    def lines(self, *, final: bool = False, limit: int = CHUNK) -> list[bytes]:
-        """The next whole lines, without their ends; none when there are no more now.
+    def block(self, *, final: bool = False, limit: int = CHUNK) -> bytes:
+        """The next whole lines, as they are in the file; empty when there are no more now.
 
         Pieces at the end whose line is not complete are left for later, unless they are many or no more is to come: at a
         segment's end and, with `final`, at the very end.
         """
         self.held = 0
-        while True:
-            chunk, more = self._read(limit)
-            if not chunk:
-                return []
-            lines = split_lines(chunk)
-            if lines and not ((more or final) and self._at_end()):
-                self._hold(lines)
-            if lines:
-                return lines
-            if self.held:
-                return []
+        chunk, more = self._read(limit)
+        if chunk and not ((more or final) and self._at_end()):
+            self.held = unfinished(chunk)
+            self.offset -= self.held
+        return chunk[: len(chunk) - self.held]
 
-    def _hold(self, lines: list[bytes]) -> None:
-        count, size = 0, 0
-        stream = lines[-1][36:42]
-        while count < len(lines):
-            line = lines[-count - 1]
-            if line[43:44] != b"P" or line[36:42] != stream:
-                break
-            count, size = count + 1, size + len(line) + 1
-        if count == 0 or size > LINE_LIMIT:
-            return
-        del lines[-count:]
-        self.offset -= size
-        self.held = size
+    def lines(self, *, final: bool = False, limit: int = CHUNK) -> list[bytes]:
+        """`block`, as a list without line ends, and without what is no line."""
+        while block := self.block(final=final, limit=limit):
+            if lines := split_lines(block):
+                return lines
+        return []
 
     def _at_end(self) -> bool:
         return os.fstat(self._descriptor).st_size <= self.offset

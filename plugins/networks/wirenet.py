@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -45,7 +46,7 @@ def matches(network: StoredNetwork, filters: Filters, in_use: bool) -> bool:
     if any(name in filters and facts[name] not in filters[name] for name in facts):
         return False
     for name, value in (("id", network.Id), ("name", network.Name)):
-        if name in filters and not any(wanted in value for wanted in filters[name]):
+        if name in filters and not any(_fits(wanted, value) for wanted in filters[name]):
             return False
     if "type" in filters and ("builtin" if network.Predefined else "custom") not in filters["type"]:
         return False
@@ -54,6 +55,14 @@ def matches(network: StoredNetwork, filters: Filters, in_use: bool) -> bool:
         if dangling not in [_truth(value) for value in filters["dangling"]]:
             return False
     return match_labels(filters.get("label", []), network.Labels)
+
+
+def _fits(wanted: str, value: str) -> bool:
+    """`wanted` is a regular expression, or, where it is none, the whole value."""
+    try:
+        return re.search(wanted, value) is not None
+    except re.error:
+        return wanted == value
 
 
 def check_filters(filters: Filters) -> None:

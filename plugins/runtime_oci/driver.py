@@ -383,7 +383,7 @@ class OciRuntime:
 
     def _meter(self, live: Live) -> usage.Meter:
         if live.meter is None:
-            live.meter = usage.Meter(self._shared.groups, live.pid)
+            live.meter = usage.Meter(self._shared.groups, live.pid, live.id)
         return live.meter
 
     async def _command(self, *command: str) -> None:

@@ -178,8 +178,10 @@ class ExecLauncher:
         self._folder_descriptor = -1
 
     def open(self) -> None:
-        """Get ready, from the running event loop."""
+        """Get ready, from the running event loop. What a daemon that was killed has left of its starts goes."""
         self._pids.open()
+        for left in self.folder.iterdir():
+            left.unlink(missing_ok=True)
         self._folder_descriptor = os.open(self.folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def close(self) -> None:

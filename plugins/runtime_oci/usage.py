@@ -19,21 +19,24 @@ from plugins.runtime_oci.cgroups import Cgroups
 _TICK = 10**9 // os.sysconf("SC_CLK_TCK")
 _MACHINE = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 _USEC = 1000
+# The kernel itself puts these into each new network namespace once a tunnel module is loaded.
+_NOT_OURS = {"lo", "tunl0", "gre0", "gretap0", "erspan0", "ip_vti0", "ip6_vti0", "sit0", "ip6tnl0", "ip6gre0"}
 _V1 = ("cpuacct", "cpu", "memory", "blkio", "pids")
 
 
 class Meter:
     """Reads one container's numbers; finds its control groups once. May be used from several threads."""
 
-    def __init__(self, groups: Cgroups, pid: int, *, proc: Path = Path("/proc")) -> None:
+    def __init__(self, groups: Cgroups, pid: int, container_id: str, *, proc: Path = Path("/proc")) -> None:
         self._groups = groups
         self._pid = pid
+        self._id = container_id
         self._proc = proc
 
     @cached_property
     def _places(self) -> dict[str, Path]:
         names = ("",) if self._groups.v2 else _V1
-        found = {name: self._groups.in_controller(self._pid, name) for name in names}
+        found = {name: own_group(self._groups.in_controller(self._pid, name), self._id) for name in names}
         return {name: place for name, place in found.items() if place is not None}
 
     def read(self) -> ContainerUsage:
@@ -130,6 +133,15 @@ class Meter:
         return ""
 
 
+def own_group(folder: Path | None, container_id: str) -> Path | None:
+    """The container's own of a cgroup of its first process: systemd as an init moves into one below.
+
+    None for one that is not the container's: a process that has just ended lies in the root.
+    """
+    places = (folder, *folder.parents) if folder is not None else ()
+    return next((place for place in places if container_id in place.name), None)
+
+
 def read_cpu(meters: Mapping[str, Meter]) -> dict[str, CpuUsage]:
     """`Meter.total_cpu` of many; what has ended is left out."""
     found = {}
@@ -191,6 +203,6 @@ def _links(text: str) -> dict[str, LinkUsage]:
     for line in text.splitlines()[2:]:
         name, _, rest = line.partition(":")
         n = [int(part) for part in rest.split()]
-        if name.strip() != "lo":
+        if name.strip() not in _NOT_OURS:
             found[name.strip()] = LinkUsage(n[0], n[1], n[2], n[3], n[8], n[9], n[10], n[11])
     return found

@@ -57,13 +57,11 @@ class Sampler:
     async def run(self) -> None:
         """Read all running containers now and then, for ever."""
         while True:
-            try:
-                await self._sample()
-            except EngineError as error:
-                self._log.warning("processor time was not read: %s", error)
+            await self.sample()
             await asyncio.sleep(EVERY)
 
-    async def _sample(self) -> None:
+    async def sample(self) -> None:
+        """Read all running containers once."""
         running = [record for record in self._containers.list() if record.State.running]
         alive = {record.Id for record in running}
         for container_id in [name for name in self._known if name not in alive]:
@@ -72,7 +70,11 @@ class Sampler:
         for record in running:
             by_runtime.setdefault(record.Runtime, []).append(record)
         for records in by_runtime.values():
-            found = await self._runtime_of(records[0]).cpu_usage([record.Id for record in records])
+            try:
+                found = await self._runtime_of(records[0]).cpu_usage([record.Id for record in records])
+            except EngineError as error:
+                self._log.warning("processor time of runtime %s was not read: %s", records[0].Runtime, error)
+                continue
             for container_id, reading in found.items():
                 self._keep(container_id, reading)
 
@@ -124,10 +126,17 @@ class Sampler:
         """Of all running containers, newest first."""
         running = [record.Id for record in self._containers.list() if record.State.running]
         found = await asyncio.gather(*map(self.read, running), return_exceptions=True)
-        failures = [one for one in found if isinstance(one, BaseException) and not isinstance(one, NotFound)]
-        if failures:
-            raise failures[0]
-        return [one for one in found if isinstance(one, Reading) and one.usage is not None]
+        readings = []
+        for container_id, one in zip(running, found, strict=True):
+            if isinstance(one, EngineError):
+                # One runtime that does not answer says nothing about the others' containers.
+                if not isinstance(one, NotFound):
+                    self._log.warning("container %s is left out of stats: %s", container_id[:12], one)
+            elif isinstance(one, BaseException):
+                raise one
+            elif one.usage is not None:
+                readings.append(one)
+        return readings
 
     async def follow_all(self) -> AsyncIterator[Sequence[Reading]]:
         """Of all running containers, each second."""

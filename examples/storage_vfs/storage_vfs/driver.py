@@ -119,7 +119,7 @@ class Vfs:
 
     # Writable layers
 
-    def create(self, name: str, parent: str, *, options: dict[str, str] | None = None) -> None:
+    def create(self, name: str, parent: str, *, options: dict[str, str] | None = None, bare: bool = False) -> None:
         """See `StorageDriver.create`. There are no options."""
         for option in options or {}:
             raise InvalidParameter(f"--storage-opt {option}: unknown option for vfs")
@@ -129,7 +129,7 @@ class Vfs:
             raise Conflict(f"writable layer {name} already exists")
         with self._pinned(parent), self._scratch() as building:
             self._copy(self._tree(parent), building / "fs")
-            made = trees.add_mount_points(building / "fs")
+            made = [] if bare else trees.add_mount_points(building / "fs")
             (building / "parent.json").write_text(json.dumps({"parent": parent, "made": made}))
             with self._lock:
                 if name in self._writable:

@@ -244,6 +244,17 @@ async def name_is_taken(bench: StorageBench) -> None:
     await bench.refused("a missing parent", bench.driver.create(bench.unique(), "sha256:" + "1" * 64), EngineError)
 
 
+@KIT.check("a bare layer shows the stack's own files and nothing else", says=StorageDriver.create)
+async def bare(bench: StorageBench) -> None:
+    layer = await bench.layer("", member("only", b"x"))
+    name = bench.unique()
+    bench.later(f"remove writable layer {name}", lambda: bench.driver.remove(name))
+    await bench.driver.create(name, layer.chain_id, bare=True)
+    root = await bench.driver.mount(name)
+    own = {path.name for path in root.iterdir()} - {".verify"}  # what makes the bench's layers unique
+    bench.equal(own, {"only"}, "what is in it")
+
+
 @KIT.check("an unknown option is refused and leaves nothing", says=StorageDriver.create)
 async def unknown_option(bench: StorageBench) -> None:
     name = bench.unique()

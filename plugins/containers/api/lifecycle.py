@@ -66,10 +66,7 @@ async def _gone(receive: Any) -> None:
 def _number(text: str | None) -> int | None:
     if text is None or text == "":
         return None
-    try:
-        return int(text)
-    except ValueError:
-        raise InvalidParameter(f'strconv.Atoi: parsing "{text}": invalid syntax') from None
+    return known.atoi(text)
 
 
 def router(service: ContainerService) -> APIRouter:
@@ -86,11 +83,13 @@ def _add_reads(routes: APIRouter, service: ContainerService) -> None:
 
     @routes.get("/containers/json")
     async def list_containers(
-        all: Flag = False, size: Flag = False, limit: str = "", filters: Filters = ""
+        request: Request, all: Flag = False, size: Flag = False, limit: str = "", filters: Filters = ""
     ) -> Response:
         wanted = parse_filters(filters, known=known.KNOWN)
         await service.fresh()
-        content = await listing.json(all=all, limit=_number(limit) or 0, size=size, wanted=wanted)
+        content = await listing.json(
+            all=all, limit=_number(limit) or 0, size=size, wanted=wanted, api_version=api_version(request)
+        )
         return Response(content, media_type="application/json")
 
     @routes.get("/containers/{ref}/json")

@@ -261,7 +261,7 @@ def test_common_options_are_the_engines(engine: Engine, plugin: Callable[..., Lo
 def test_an_unknown_plugin(engine: Engine) -> None:
     refused = engine.docker("create", "--log-driver", "me/nowhere", engine.image, "true", check=False)
     assert refused.returncode != 0
-    assert "no log driver named 'me/nowhere' is registered" in refused.stderr
+    assert 'error looking up logging plugin me/nowhere: plugin "me/nowhere" not found' in refused.stderr
 
 
 def test_without_its_plugin_a_container_runs_and_keeps_its_output(
@@ -388,7 +388,7 @@ def test_a_daemon_that_starts_without_the_plugin(own_engine: Callable[..., Engin
     assert timed(lambda: engine.docker("ps")) < AT_ONCE
     refused = engine.docker("start", "created", check=False)
     assert "failed to initialize logging driver" in refused.stderr
-    assert "no log driver named 'absent'" in refused.stderr
+    assert 'error looking up logging plugin absent: plugin "absent" not found' in refused.stderr
     unread = engine.docker("logs", "over", check=False)
     assert unread.returncode == 1
     assert "absent" in unread.stderr
@@ -416,3 +416,49 @@ def test_an_unknown_default_driver_is_refused(own_engine: Callable[..., Engine])
     engine = own_engine("--log-driver", "nowhere", start=False)
     assert engine.spawn().wait(20) != 0
     assert "--log-driver: no LogDriver is named 'nowhere'" in engine.log()
+
+
+def test_a_deaf_plugin_is_held_to_its_buffer_and_told_what_it_missed(
+    engine: Engine, plugin: Callable[..., LogPlugin], run: Callable[..., str]
+) -> None:
+    """Three million lines while nobody reads: the container ends as if nothing were, the disk holds the bound, and every line
+    is either delivered or counted."""
+    one = plugin()
+    one.deaf.set()
+    bounds = ["mode=non-blocking", "max-buffer-size=2m", "cache-disabled=true"]
+    mark = engine.mark()
+    name = run(one, "seq 1 3000000", *(word for option in bounds for word in ("--log-opt", option)))
+    assert timed(lambda: engine.docker("wait", name)) < 30
+    container = engine.inspect(name)["Id"]
+    folder = next(engine.root.rglob(f"logging/{container}"))
+
+    def used() -> int:
+        return sum(
+            found.st_blocks * 512 for found in {each.stat().st_ino: each.stat() for each in folder.iterdir()}.values()
+        )
+
+    soon(lambda: used() < 5 << 20)
+    soon(lambda: "lines" in engine.log(mark) and "of its log were dropped so far" in engine.log(mark))
+    one.deaf.clear()
+    soon(lambda: one.entries[container] and one.entries[container][-1].line == b"3000000", 40)
+    entries = one.entries[container]
+    notices = [entry for entry in entries if entry.line.startswith(b"[engine] ")]
+    assert sum(int(entry.line.split()[1]) for entry in notices) + len(entries) - len(notices) == 3_000_000
+    assert all(entry.stream == 2 for entry in notices)
+
+
+def test_the_local_copy_is_bounded_and_can_be_declined(
+    engine: Engine, plugin: Callable[..., LogPlugin], run: Callable[..., str]
+) -> None:
+    one = plugin()
+    copied = run(one, "seq 1 500000", "--log-opt", "cache-max-size=1m", "--log-opt", "cache-max-file=2")
+    declined = run(one, "seq 1 1000; sleep 600", "--log-opt", "cache-disabled=true")
+    engine.docker("wait", copied)
+    soon(lambda: len(one.lines(engine.inspect(copied)["Id"])) == 500_000, 40)
+    kept = [int(line) for line in engine.docker("logs", copied).stdout.split()]
+    assert kept == list(range(kept[0], 500_001))
+    assert 20_000 < len(kept) < 60_000
+    soon(lambda: len(one.lines(engine.inspect(declined)["Id"])) == 1000)
+    refused = engine.docker("logs", declined, check=False)
+    assert refused.returncode == 1
+    assert "configured logging driver does not support reading" in refused.stderr

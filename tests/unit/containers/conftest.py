@@ -48,7 +48,9 @@ class StubStorage:
     def driver(self, name: str = "") -> StubStorage:
         return self
 
-    async def create(self, name: str, parent: str, *, options: dict[str, str] | None = None) -> None:
+    async def create(
+        self, name: str, parent: str, *, options: dict[str, str] | None = None, bare: bool = False
+    ) -> None:
         self.layers[name] = parent
 
     def writable(self) -> dict[str, str]:

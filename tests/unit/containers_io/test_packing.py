@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from plugin_sdk import InvalidParameter
+from plugins.containers import unpacking
 from plugins.containers.packing import CHUNK, Packer
 from plugins.containers.rootview import resolve
 from plugins.containers.unpacking import Unpacker
@@ -203,3 +204,20 @@ def test_resolve(world: Path, root: int) -> None:
     assert resolve(root, "../../d/.") == "/d"
     with pytest.raises(OSError, match="Too many levels"):
         resolve(root, "/loop")
+
+
+@pytest.mark.parametrize(
+    ("text", "nanoseconds"),
+    [
+        ("981173106.123456789", 981173106_123456789),
+        ("981173106", 981173106_000000000),
+        ("1.5", 1_500000000),
+        ("-1.25", -1_250000000),
+        ("7.1234567891", 7_123456789),
+    ],
+)
+def test_times_are_exact(text: str, nanoseconds: int) -> None:
+    member = tarfile.TarInfo("f")
+    member.mtime = 5
+    member.pax_headers = {"mtime": text}
+    assert unpacking._mtime(member) == nanoseconds

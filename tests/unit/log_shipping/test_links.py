@@ -278,6 +278,24 @@ async def test_udp_notices_that_nobody_listens() -> None:
     await link.close()
 
 
+async def test_udp_tries_the_other_addresses_of_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = asyncio.get_running_loop()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        port = server.getsockname()[1]
+
+        async def both(*_: object, **__: object) -> list[tuple[int, int, int, str, tuple[str, int]]]:
+            return [(socket.AF_INET, socket.SOCK_DGRAM, 0, "", (host, port)) for host in ("127.0.0.2", "127.0.0.1")]
+
+        monkeypatch.setattr(loop, "getaddrinfo", both)
+        link = DatagramLink(Address("udp", "both", port))
+        with pytest.raises(Unavailable, match="refused"):
+            await link.send([b"one"], Progress())
+        await link.send([b"one"], Progress())
+        assert server.recv(100) == b"one"
+        await link.close()
+
+
 async def _take(loop: asyncio.AbstractEventLoop, server: socket.socket, count: int) -> list[bytes]:
     return [await loop.sock_recv(server, 1 << 16) for _ in range(count)]
 

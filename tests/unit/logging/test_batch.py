@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import random
+from collections.abc import Iterable
 
 import pytest
 
 from plugin_sdk.logs import LogEntry
 from plugin_sdk.stdcopy import Unframer
+from plugins.logging import encoding
 from plugins.logging.batch import (
     Batch,
     from_entries,
@@ -17,8 +20,9 @@ from plugins.logging.batch import (
     split_lines,
     to_entries,
     utc,
+    whole_lines,
 )
-from plugins.logging.jsonfile import encode
+from plugins.logging.encoding import encode
 from plugins.logging.render import SINGLE, Renderer
 
 STAMP = b"2026-01-02T03:04:05.123456789+00:00"
@@ -27,6 +31,10 @@ SHORT = b"2026-01-02T03:04:05.123456789"
 
 def line(text: bytes, stream: bytes = b"stdout", tag: bytes = b"F", stamp: bytes = STAMP) -> bytes:
     return stamp + b" " + stream + b" " + tag + b" " + text
+
+
+def block(lines: Iterable[bytes]) -> bytes:
+    return b"".join(text + b"\n" for text in lines)
 
 
 def test_lines_and_their_streams() -> None:
@@ -84,25 +92,51 @@ NASTY = [
 
 
 def test_json_file_round_trip() -> None:
-    encoded = encode([line(text) for text in NASTY], b"")
-    rows = [json.loads(row) for row in encoded]
+    encoded = encode(block(line(text) for text in NASTY), b"")
+    rows = [json.loads(row) for row in encoded.splitlines()]
     expected = [text.decode(errors="replace") + "\n" for text in NASTY]
     assert [row["log"] for row in rows] == expected
     assert rows[0] == {"log": "plain\n", "stream": "stdout", "time": SHORT.decode() + "Z"}
-    batch = parse_json(b"".join(encoded))
+    batch = parse_json(encoded)
     assert [text.decode() for text in batch.lines] == expected
     assert batch.stamps[0] == SHORT
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_runs_of_lines_are_converted_as_single_ones_are(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    chance = random.Random(seed)
+    texts = [*NASTY, b"", b"\xc3", STAMP + b" stdout F x", b" stdout P looks like a piece", b"\0"]
+    for _ in range(50):
+        lines, second = [], 0
+        for _ in range(chance.randint(1, 80)):
+            second += chance.random() < 0.15
+            stream = chance.choice([b"stdout"] * 9 + [b"stderr"])
+            stamp = b"2026-01-02T03:04:%02d.000000000+00:00" % (second % 60)
+            tag = b"P" if chance.random() < 0.01 else b"F"
+            lines.append(line(chance.choice(texts), stream, tag, stamp) if chance.random() > 0.005 else b"rubbish")
+        expected = b"".join(encode(block([one]), b"") for one in join_pieces(split_lines(block(lines))))
+        monkeypatch.setattr(encoding, "_REACH", chance.choice([50, 200, 32 << 10]))
+        monkeypatch.setattr(encoding, "_WORTH", chance.choice([1, 8, 1000]))
+        assert encode(block(lines), b"") == expected
+
+
 def test_json_file_attributes_and_pieces() -> None:
-    (row,) = encode([line(b"x", b"stderr", b"P")], b',"attrs":{"a":"b"}')
+    row = encode(block([line(b"x", b"stderr", b"P")]), b',"attrs":{"a":"b"}')
     assert row == b'{"log":"x","stream":"stderr","attrs":{"a":"b"},"time":"' + SHORT + b'Z"}\n'
     batch = parse_json(row)
     assert (batch.streams, batch.lines, batch.attributes) == ([2], [b"x"], [{"a": "b"}])
 
 
+def test_pieces_are_no_lines_of_their_own() -> None:
+    forged = STAMP + b" stdout P "
+    chunk = block(
+        [line(b"a", tag=b"P"), line(b"b"), line(forged), line(b"c", b"stderr", b"P"), line(b" stderr P ", b"stderr")]
+    )
+    assert whole_lines(chunk) == 3
+
+
 def test_broken_json_lines_are_skipped() -> None:
-    good = encode([line(b"good")], b"")[0]
+    good = encode(block([line(b"good")]), b"")
     assert parse_json(b'{"log": "cut\n' + good + b"[]\n{}\n").lines == [b"good\n"]
 
 

@@ -221,6 +221,66 @@ async def test_a_dead_sink_does_not_fill_the_disk(world: MakeWorld, caplog: pyte
     remote.fault = ""
     await until(lambda: remote.taken and remote.taken[-1] == "last")
     assert 900 < len(remote.taken) < 1100
+    # The sink hears how many are missing, in their place, and the count is exact.
+    assert told_missing(remote) + len(remote.taken) - 1 == 3001
+
+
+def told_missing(remote: Remote) -> int:
+    notices = [text for text in remote.taken if text.startswith("[engine] ")]
+    return sum(int(notice.split()[1]) for notice in notices)
+
+
+async def test_a_sink_that_hangs_does_not_fill_the_disk(world: MakeWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(channel_module, "WRITE_DEADLINE", 60.0)
+    monkeypatch.setattr(channel_module, "_BOUND_SECONDS", 0.01)
+    remote = Remote()
+    gate = asyncio.Event()
+
+    class Slow(Remote):
+        async def write(self, entries: Sequence[LogEntry]) -> None:
+            await gate.wait()
+            self.taken += [entry.line.decode() for entry in entries]
+
+    remote = Slow()
+    one = await world(remote, {"mode": "non-blocking", "max-buffer-size": "1m"})
+    one.write(*numbers(100))
+    await until(lambda: one.channel._cursor is not None)
+    one.write(*("x" * 1000 for _ in range(3000)), "last")
+    await until(lambda: one.channel.spool.unread() <= 1 << 20)
+    gate.set()
+    await until(lambda: remote.taken and remote.taken[-1] == "last")
+    # What was on its way while it was dropped from the buffer came through, and does not count as missing.
+    assert remote.taken[:100] == numbers(100)
+    notices = [text for text in remote.taken if text.startswith("[engine] ")]
+    assert len(notices) == 1
+    assert told_missing(remote) + len(remote.taken) - 1 == 3101
+
+
+async def test_what_was_dropped_is_told_after_a_kill_too(world: MakeWorld, tmp_path: Path) -> None:
+    remote = Remote()
+    remote.fault = "raise"
+    one = await world(remote, {"mode": "non-blocking", "max-buffer-size": "1m"})
+    one.write(*("x" * 1000 for _ in range(3000)), "last")
+    await until(lambda: one.channel.spool.unread() <= 1 << 20)
+    await one.channel.halt()
+    remote.fault = ""
+    again = World(tmp_path / "0", remote, {"mode": "non-blocking", "max-buffer-size": "1m"})
+    try:
+        again.channel.resume()
+        await until(lambda: remote.taken and remote.taken[-1] == "last")
+        assert told_missing(remote) + len(remote.taken) - 1 == 3001
+    finally:
+        await again.close()
+
+
+async def test_a_cache_smaller_than_what_waits_drops_nothing_unsaid(world: MakeWorld) -> None:
+    remote = Remote()
+    remote.fault = "raise"
+    one = await world(remote, {"cache-max-size": "64k", "cache-max-file": "1"})
+    one.write(*("x" * 1000 for _ in range(3000)))
+    await asyncio.sleep(0.2)
+    remote.fault = ""
+    await until(lambda: len(remote.taken) == 3000)
 
 
 async def test_after_a_kill_nothing_is_lost_or_doubled(world: MakeWorld, tmp_path: Path) -> None:

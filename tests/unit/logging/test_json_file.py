@@ -17,8 +17,8 @@ from plugins.logging.local import LocalDriver, NoneDriver
 from plugins.logging.options import UNLIMITED, Limits, attributes, limits
 
 
-def lines(*numbers: int) -> list[bytes]:
-    return [b"2026-01-02T03:04:05.123456789+00:00 stdout F %d" % number for number in numbers]
+def lines(*numbers: int) -> bytes:
+    return b"".join(b"2026-01-02T03:04:05.123456789+00:00 stdout F %d\n" % number for number in numbers)
 
 
 def content(path: Path, tail: int = -1) -> list[int]:
@@ -91,6 +91,23 @@ def test_a_crash_behind_a_rotation_is_taken_back(path: Path) -> None:
     again.recover(mark)
     again.append(lines(*range(10, 36)))
     assert content(path) == list(range(36))
+
+
+def test_a_crash_behind_many_rotations_is_taken_back(path: Path) -> None:
+    """The file of the mark is gone, and its inode may be another file's by now."""
+    for files in (1, 2, 3):
+        bounds = Limits(1000, files)
+        sink = JsonFileSink(path, bounds, {})
+        sink.append(lines(*range(10)))
+        mark = sink.mark
+        sink.append(lines(*range(10, 200)))
+        again = JsonFileSink(path, bounds, {})
+        again.recover(mark)
+        again.append(lines(*range(10, 201)))
+        kept = content(path)
+        assert kept == list(range(kept[0], 201))
+        for other in path.parent.iterdir():
+            other.unlink()
 
 
 def test_somebody_moves_or_empties_the_file(path: Path) -> None:

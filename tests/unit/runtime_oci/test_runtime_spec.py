@@ -218,5 +218,24 @@ def test_exec(tmp_path: Path) -> None:
     assert process.for_exec(spec, container, ExecSpec(["id"]), tmp_path / "root")["user"] == spec["process"]["user"]
 
 
+@pytest.mark.parametrize(
+    ("own", "container_tty", "exec_tty", "expected"),
+    [
+        ([], True, True, "TERM=xterm"),
+        ([], True, False, None),
+        ([], False, True, "TERM=xterm"),
+        ([], False, False, None),
+        (["TERM=vt100"], False, True, "TERM=vt100"),
+        (["TERM=vt100"], True, False, "TERM=vt100"),
+    ],
+)
+def test_term_of_an_exec(
+    tmp_path: Path, own: list[str], container_tty: bool, exec_tty: bool, expected: str | None
+) -> None:
+    container = record(Env=own, Tty=container_tty)
+    made = process.for_exec(spec_of(tmp_path, container), container, ExecSpec(["id"], tty=exec_tty), tmp_path / "root")
+    assert next((entry for entry in made["env"] if entry.startswith("TERM=")), None) == expected
+
+
 def test_merging_environments() -> None:
     assert process.merge_env(["A=1", "B=2"], ["A=3", "B"], ["C="]) == ["A=3", "C="]

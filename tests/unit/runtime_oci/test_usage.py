@@ -9,11 +9,12 @@ import pytest
 
 from plugin_sdk.runtime import BlockIo, LinkUsage
 from plugins.runtime_oci.cgroups import Cgroups
-from plugins.runtime_oci.usage import Meter, read_cpu
+from plugins.runtime_oci.usage import Meter, own_group, read_cpu
 
 DEV = """Inter-|   Receive                                                |  Transmit
  face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed
     lo:     100       1    0    0    0     0          0         0      100       1    0    0    0     0       0          0
+tunl0:       0       0    0    0    0     0          0         0        0       0    0    0    0     0       0          0
   eth0:    5000      50    1    2    0     0          0         0     6000      60    3    4    0     0       0          0
 """
 
@@ -31,7 +32,7 @@ def proc(tmp_path: Path) -> Path:
 
 
 def meter(groups: Cgroups, places: dict[str, Path], proc: Path) -> Meter:
-    made = Meter(groups, os.getpid(), proc=proc)
+    made = Meter(groups, os.getpid(), "c0ffee", proc=proc)
     made.__dict__["_places"] = places
     return made
 
@@ -102,3 +103,13 @@ def test_one_that_has_ended_is_left_out(tmp_path: Path, proc: Path) -> None:
     assert found.keys() == {"alive"} and found["alive"].total == 1000
     with pytest.raises(OSError, match="gone"):
         gone.read()
+
+
+def test_the_group_of_a_container_whose_init_moved_or_ended() -> None:
+    own = Path("/sys/fs/cgroup/docker/c0ffee")
+    assert own_group(own, "c0ffee") == own
+    assert own_group(own / "init.scope", "c0ffee") == own
+    scope = Path("/sys/fs/cgroup/system.slice/docker-c0ffee.scope")
+    assert own_group(scope / "container", "c0ffee") == scope
+    assert own_group(Path("/sys/fs/cgroup"), "c0ffee") is None
+    assert own_group(None, "c0ffee") is None

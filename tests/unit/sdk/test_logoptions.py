@@ -79,10 +79,14 @@ def test_attributes() -> None:
         (check_attributes, {"tag": "{{.Foo}}"}, "template: log-tag: can't evaluate field Foo"),
         (check_common, {"mode": "x"}, "logger: logging mode not supported: x"),
         (check_common, {"max-buffer-size": "1m"}, "logger: max-buffer-size option is only supported with "),
-        (check_common, {"cache-disabled": "maybe"}, "error reading cache-disabled log option: "),
+        (check_common, {"cache-disabled": "maybe"}, "invalid value for option cache-disabled: "),
         (lambda options: size_option(options, "s"), {"s": "0"}, "s must be a positive number"),
         (lambda options: count_option(options, "c"), {"c": "0"}, "c cannot be less than 1"),
-        (lambda options: count_option(options, "c"), {"c": "x"}, 'c: "x" is no number'),
+        (
+            lambda options: count_option(options, "c"),
+            {"c": "x"},
+            'invalid value for c: x: strconv.Atoi: parsing "x": invalid syntax',
+        ),
         (lambda options: check_names(options, ("a",), "no '{}' here"), {"mode": "", "b": ""}, "no 'b' here"),
     ],
 )
