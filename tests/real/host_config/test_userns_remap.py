@@ -129,3 +129,13 @@ def _bytes(engine: Engine, path: str) -> bytes:
     answer = engine.http("GET", path)
     assert answer.status == 200, answer.body
     return answer.body
+
+
+def test_the_owners_of_a_mounted_image(remapped: Engine) -> None:
+    mount = {"Type": "image", "Source": "busybox", "Target": "/x", "ImageOptions": {"Subpath": "bin"}}
+    command = ["stat", "-c", "%u:%g", "/x", "/x/busybox"]
+    body = {"Image": "busybox", "Cmd": command, "HostConfig": {"Mounts": [mount]}}
+    container = remapped.http("POST", "/v1.48/containers/create", body).json()["Id"]
+    # Root's files are those of the container's own root, not nobody's.
+    assert remapped.docker("start", "-a", container).stdout.split() == ["0:0", "0:0"]
+    remapped.docker("rm", container)
