@@ -75,7 +75,8 @@ class ImageMounts:
         self._drafts.pop(container.Id, None)
         for mount, layer in _mounts(container):
             driver = self._driver(container)
-            root = str(await (driver.mount(layer, ids=container.Ids) if container.Ids else driver.mount(layer)))
+            mounted = driver.mount(layer, ids=container.Ids) if container.Ids else driver.mount(layer)
+            root = str(await mounted)
             source = await blocking(_place, root, mount.Subpath, mount.Name) if mount.Subpath else root
             preparation.mounts.append(OciMount(mount.Destination, source, "bind", _OPTIONS))
 

@@ -93,6 +93,8 @@ def test_namespaces_of_others_and_refusals(remapped: Engine) -> None:
     assert docker("run", "--rm", "--network", "none", "busybox", "hostname").stdout
     assert docker("run", "--rm", "--tmpfs", "/t:size=1m", "--read-only", "busybox", "sh", "-c", "echo a > /t/a; cat /t/a"
                   ).stdout == "a\n"  # fmt: skip
+    mount = "type=image,source=busybox,target=/image"
+    assert docker("run", "--rm", "--mount", mount, "busybox", "stat", "-c", "%u", "/image/bin").stdout == "0\n"
     assert "name=userns" in docker("info", "--format", "{{.SecurityOptions}}").stdout
     for option, words in (
         ("--privileged", "privileged mode is incompatible with user namespaces"),
