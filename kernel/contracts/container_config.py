@@ -146,6 +146,12 @@ class TmpfsMountOptions(Wire):
     Options: list[list[str]] = []
 
 
+class ImageMountOptions(Wire):
+    """Options of an image mount; Subpath is relative to the image's root."""
+
+    Subpath: str = ""
+
+
 class Mount(Wire):
     """Type: "bind", "volume", "tmpfs", "image", ..."""
 
@@ -157,7 +163,7 @@ class Mount(Wire):
     BindOptions: BindMountOptions | None = None
     VolumeOptions: VolumeMountOptions | None = None
     TmpfsOptions: TmpfsMountOptions | None = None
-    ImageOptions: dict[str, Any] | None = None
+    ImageOptions: ImageMountOptions | None = None
 
 
 class Resources(Wire):

@@ -128,8 +128,8 @@ def _mounts(container: ContainerRecord) -> Iterator[tuple[MountPoint, str]]:
 
 
 def _subpath(mount: Mount) -> str:
-    path = (mount.ImageOptions or {}).get("Subpath") or ""
-    if not isinstance(path, str) or "\0" in path or path.startswith("/") or ".." in path.split("/"):
+    path = mount.ImageOptions.Subpath if mount.ImageOptions else ""
+    if "\0" in path or path.startswith("/") or ".." in path.split("/"):
         raise InvalidParameter(
             'invalid mount config for type "image": subpath must be a relative path within the image'
         )

@@ -30,6 +30,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "Mount.BindOptions": containers.BindMountOptions,
     "Mount.VolumeOptions": containers.VolumeMountOptions,
     "Mount.TmpfsOptions": containers.TmpfsMountOptions,
+    "Mount.ImageOptions": containers.ImageMountOptions,
     "EndpointSettings": containers.EndpointConfig,
     "EndpointIPAMConfig": containers.EndpointIpam,
     "NetworkingConfig": containers.NetworkingConfig,
