@@ -87,9 +87,10 @@ SCENARIOS: list[Scenario] = [
     ),
     scenario("attach: paused", _RUN, "! docker pause dt-a", "docker attach dt-a", "! docker unpause dt-a"),
     scenario(
+        # What attach prints after the end of its input is a race in the CLI.
         "attach to the end",
-        "! docker run -d -i --name dt-a dt-busybox sh -c 'read x; echo got $x; sleep 0.5; exit 6'",
-        given("docker attach dt-a", "this\n"),
+        "! docker run -d -i --name dt-a dt-busybox sh -c 'read x; echo got $x; sleep 0.5; exit 0'",
+        given("! docker attach dt-a", "this\n"),
         "docker logs dt-a",
     ),
     scenario(
