@@ -44,7 +44,10 @@ async def ended(service: ContainerService, record: ContainerRecord, end: Exit) -
     """A run is over; the container's lock is held. Stores it, tells all who wait, then gives back what the run took."""
     live = service.live(record.Id)
     live.attachable = False
-    ran = max(0, end.finished_ns - parse_ns(record.State.StartedAt)) if record.State.StartedAt else 0
+    started = parse_ns(record.State.StartedAt) if record.State.StartedAt else end.finished_ns
+    # The end's time is that of a file, which the kernel's clock steps by milliseconds behind the start's.
+    finished = max(end.finished_ns, started)
+    ran = finished - started
     removing = record.HostConfig.AutoRemove and not live.keep
     again = not removing and not live.keep and restart.wanted_after_exit(record, end.code)
 
@@ -61,7 +64,7 @@ async def ended(service: ContainerService, record: ContainerRecord, end: Exit) -
             Pid=0,
             ExitCode=end.code,
             OOMKilled=end.oom,
-            FinishedAt=format_ns(end.finished_ns),
+            FinishedAt=format_ns(finished),
             Starting=False,
             RemoveVolumes=removing,
         )

@@ -74,7 +74,9 @@ class ImageMounts:
         """See `engine_container_prepare`."""
         self._drafts.pop(container.Id, None)
         for mount, layer in _mounts(container):
-            root = str(await self._driver(container).mount(layer))
+            driver = self._driver(container)
+            mounted = driver.mount(layer, ids=container.Ids) if container.Ids else driver.mount(layer)
+            root = str(await mounted)
             source = await blocking(_place, root, mount.Subpath, mount.Name) if mount.Subpath else root
             preparation.mounts.append(OciMount(mount.Destination, source, "bind", _OPTIONS))
 

@@ -158,11 +158,15 @@ def join_pieces(lines: list[bytes]) -> list[bytes]:
     for line in lines:
         stream = line[36:42]
         at = open_at.get(stream)
-        if at is None or len(joined[at]) + len(line) - 2 * PREFIX > LINE_LIMIT:
+        if at is None:
             at = len(joined)
             joined.append(line)
         else:
-            joined[at] = _joined(joined[at], line)
+            full, joined[at] = _put_together(joined[at], line)
+            if full:
+                joined[at : at + 1] = [full, joined[at]]
+                at += 1
+                open_at = {other: place + (place >= at) for other, place in open_at.items()}
         if line[43:44] == b"P":
             open_at[stream] = at
         else:
@@ -179,17 +183,22 @@ def _join_following(lines: list[bytes], pieces: list[int]) -> list[bytes]:
             continue
         joined += lines[done:index]
         line, done = lines[index], index + 1
-        while done < len(lines) and line[43:44] == b"P" and len(line) + len(lines[done]) - 2 * PREFIX <= LINE_LIMIT:
-            line = _joined(line, lines[done])
+        while done < len(lines) and line[43:44] == b"P":
+            full, line = _put_together(line, lines[done])
+            joined += [full] if full else []
             done += 1
         joined.append(line)
     joined += lines[done:]
     return joined
 
 
-def _joined(before: bytes, line: bytes) -> bytes:
+def _put_together(before: bytes, line: bytes) -> tuple[bytes, bytes]:
+    """A piece and what follows it: the part that is full and still goes on (or empty), and the part that the next one joins."""
+    room = PREFIX + LINE_LIMIT - len(before)
+    if len(line) - PREFIX > room:
+        return before + line[PREFIX : PREFIX + room], line[:PREFIX] + line[PREFIX + room :]
     # The head of the last piece says whether the line is complete.
-    return before[:35] + line[35:PREFIX] + before[PREFIX:] + line[PREFIX:]
+    return b"", before[:35] + line[35:PREFIX] + before[PREFIX:] + line[PREFIX:]
 
 
 def parse_monitor(lines: list[bytes]) -> Batch:

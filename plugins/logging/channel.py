@@ -347,6 +347,8 @@ class Channel:
 
     async def _bound(self) -> None:
         """A sink that takes nothing must not fill the disk."""
+        if self.outlet.raw and self.outlet.sink is None:
+            return
         bound = bounds.waiting_bound(self.info.options, self.outlet.sink)
         before = self.spool.position
         found = await self.work(bounds.surplus, self.spool, bound) if bound else None
@@ -354,8 +356,7 @@ class Channel:
             return
         place, lost = found
         # A sink that takes the monitor's lines has a mark of its own, and its files would not have kept these lines.
-        raw = isinstance(self.outlet.sink, RawSink)
-        mark = place.mark if raw else Loss.of(place.mark).plus(lost).mark
+        mark = place.mark if self.outlet.raw else Loss.of(place.mark).plus(lost).mark
         self.spool.save(Position(place.segment, place.offset, mark))
         if self.outlet.retained:
             await self.work(self._keep)

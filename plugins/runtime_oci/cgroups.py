@@ -5,13 +5,17 @@ Source: cgroups(7), Documentation/admin-guide/cgroup-v1 and cgroup-v2.rst of the
 
 from __future__ import annotations
 
+import errno
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 ROOT = Path("/sys/fs/cgroup")
+BUSY_DEADLINE = 0.5
+"""Seconds in which the last process of a group that was killed leaves it."""
 FROM_PROCESS = ("memory", "pids", "cpu", "devices", "freezer")
 """v1 controllers by which a container's cgroup is found, in this order."""
 
@@ -113,6 +117,35 @@ def processes(group: Path) -> list[int]:
     for folder, _, _ in os.walk(group):
         found += map(int, _read(os.path.join(folder, "cgroup.procs")).split())
     return found
+
+
+def remove(groups: Cgroups, path: str) -> None:
+    """Remove a container's groups, in all hierarchies, unless processes are in them; none is fine. Blocking.
+
+    Args:
+        path: absolute, below the mount points; a name for systemd is left to systemd.
+    """
+    if not path.startswith("/") or path == "/":
+        return
+    places = {groups.unified} if groups.unified else set()
+    for folder in {mount.parent for mount in groups.mounts.values()}:
+        places |= set(folder.iterdir())  # those with a name and no controller too
+    for place in places:
+        _remove_folder(place / path.lstrip("/"))
+
+
+def _remove_folder(folder: Path) -> None:
+    until = time.monotonic() + BUSY_DEADLINE
+    while True:
+        try:
+            os.rmdir(folder)
+        except OSError as error:
+            if error.errno == errno.EBUSY and time.monotonic() < until:
+                time.sleep(0.01)  # a killed process is in it until it is reaped
+                continue
+            if error.errno not in (errno.ENOENT, errno.EBUSY, errno.ENOTEMPTY):
+                raise
+        return
 
 
 def oom_killed(group: Path, *, v2: bool) -> bool:

@@ -158,6 +158,8 @@ class OciRuntime:
             await self.delete(launch.id)
         except EngineError as error:
             log.warning("container %s: its failed creation left something: %s", launch.id[:12], error)
+        # crun leaves the groups whose limits it could not write.
+        await blocking(cgroups.remove, self._shared.groups, launch.spec["linux"].get("cgroupsPath", ""))
 
     def _begin(self, live: Live) -> None:
         self._live[live.id] = live

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, ParamSpec, TypeVar
 
-from plugin_sdk import EngineError, IdMap, InvalidParameter, NotFound, Unavailable
+from plugin_sdk import EngineError, IdMap, InvalidParameter, NotFound, NotSupported, Unavailable
 from plugin_sdk.aio import blocking
 from plugin_sdk.storage import Change, LayerInfo
 from plugin_sdk.streams import Inlet, apart
@@ -55,14 +55,19 @@ class Overlay2:
         self._backing = mounts.probe(self._root)
         self._layers.open()
         self._writables.open()
+        self._quotas.open()
         if self._size:
-            self._quotas.choose()
+            try:
+                self._quotas.fit(self._size)
+            except NotSupported as error:
+                # A wrong setting stops the daemon; otherwise it would go on without this driver.
+                raise InvalidParameter(str(error)) from None
 
     async def recover(self) -> None:
         """Remove what a crash left half done, and check the layers that one of the machine may have caught."""
-        await apart(self._layers.clear_leftovers)
+        await apart(self._layers.clear_leftovers, self._quotas.forget)
         await apart(self._layers.verify)
-        await apart(self._writables.drop_unreadable)
+        await apart(self._writables.settle)
 
     async def apply(self, parent: str, diff: BinaryIO, *, expected: str = "") -> LayerInfo:
         """See `StorageDriver`."""
@@ -101,13 +106,17 @@ class Overlay2:
     ) -> None:
         """See `StorageDriver`. The option `size` limits what it can hold: 10G; 0 for no limit."""
         size = 0 if bare else self._limit(options or {})
-        await blocking(_clear, self._writables.create, name, parent, size=size, bare=bare)
+        if size:
+            # It may make a file system: not for the threads of short work.
+            await apart(_clear, self._writables.create, name, parent, size=size, bare=bare)
+        else:
+            await blocking(_clear, self._writables.create, name, parent, bare=bare)
 
     def _limit(self, options: Mapping[str, str]) -> int:
         size = self._size
         for option, value in options.items():
             if option.lower() != "size":
-                raise InvalidParameter(f"--storage-opt {option}: unknown option for overlay2")
+                raise InvalidParameter(f"Unknown option {option}")
             size = size_of(value)
         return size
 
@@ -197,7 +206,7 @@ class Overlay2:
             ("Using metacopy", "false"),
             ("Native Overlay Diff", "true"),
             ("userxattr", "false"),
-            *([("Size limits", self._quotas.chosen)] if self._quotas.chosen else []),
+            ("Size limits", self._quotas.chosen),
         ]
 
 

@@ -227,11 +227,15 @@ class Layers:
         """Remove a doomed tree."""
         shutil.rmtree(doomed, onerror=lambda _, path, info: self._log.warning("cannot remove %s: %s", path, info[1]))
 
-    def clear_leftovers(self) -> None:
-        """Remove what an earlier daemon left half made or half removed."""
+    def clear_leftovers(self, forget: Callable[[Path], None]) -> None:
+        """Remove what an earlier daemon left half made or half removed; `forget` is called for each folder first."""
         for folder in self._leftovers:
             for point in ("merged", "disk"):
                 mounts.unmount(f"{folder}/{point}")
+            try:
+                forget(folder)
+            except (OSError, EngineError) as error:
+                self._log.warning("what limits %s cannot be given back: %s", folder, error)
             shutil.rmtree(folder, ignore_errors=True)
 
     def rebuild(self, layer: Layer, out: Writer) -> None:

@@ -54,7 +54,7 @@ class Writables:
         self._mapped = layers.root / "mapped"
         self._mapped_upper = layers.root / "mapped-upper"
         self._limited: dict[str, QuotaBackend] = {}
-        self._limiting = threading.RLock()
+        self._limiting: dict[str, threading.Lock] = {}
         self._readers: Counter[str] = Counter()
         self._unreadable: list[Path] = []
         self._bare: set[str] = set()
@@ -112,25 +112,14 @@ class Writables:
             self._layers.stack(parent)
         except NotFound as error:
             raise EngineError(f"{error}: the image is damaged, load or pull it again") from None
-        backend = self._backend(size) if size else None
+        backend = self._quotas.fit(size) if size else None
         with self._layers.pinned(parent), self._layers.scratch() as building:
-            like = os.stat(self._init(parent))
-            if backend is not None:
-                backend.begin(building, size)
-            inside = building / backend.inner if backend is not None else building
-            (inside / "fs").mkdir()
-            if like.st_uid or like.st_gid:
-                os.chown(inside / "fs", like.st_uid, like.st_gid)
-            os.chmod(inside / "fs", like.st_mode & 0o7777)
-            (inside / "work").mkdir(mode=0o700)
-            (building / "merged").mkdir(mode=0o755)
-            if bare:
-                (building / _BARE).touch()
-            os.symlink(parent or _NO_PARENT, building / "parent")
-            if backend is not None:
-                mark(building, backend, size)
-                backend.finish(building, size)
-            os.chmod(building, 0o711)
+            try:
+                self._build(building, parent, bare, backend, size)
+            except BaseException:
+                if backend is not None:
+                    self._quotas.forget(building)
+                raise
             try:
                 os.rename(building, self.folder(name))
             except OSError as error:
@@ -141,11 +130,25 @@ class Writables:
                 self._bare.add(name)
             self._parents[name] = parent
 
-    def _backend(self, size: int) -> QuotaBackend:
-        backend = self._quotas.choose()
-        if size < backend.least:
-            raise InvalidParameter(f"--storage-opt size: with a {backend.name} the least is {backend.least >> 20} MiB")
-        return backend
+    def _build(self, building: Path, parent: str, bare: bool, backend: QuotaBackend | None, size: int) -> None:
+        like = os.stat(self._init(parent))
+        if backend is not None:
+            # First, so that who clears up after a crash knows what it is.
+            mark(building, backend, size)
+            backend.begin(building, size)
+        inside = building / backend.inner if backend is not None else building
+        (inside / "fs").mkdir()
+        if like.st_uid or like.st_gid:
+            os.chown(inside / "fs", like.st_uid, like.st_gid)
+        os.chmod(inside / "fs", like.st_mode & 0o7777)
+        (inside / "work").mkdir(mode=0o700)
+        (building / "merged").mkdir(mode=0o755)
+        if bare:
+            (building / _BARE).touch()
+        os.symlink(parent or _NO_PARENT, building / "parent")
+        if backend is not None:
+            backend.finish(building, size)
+        os.chmod(building, 0o711)
 
     def _init(self, parent: str) -> Path:
         """The init layer on a chain, made at its first use."""
@@ -213,14 +216,16 @@ class Writables:
         if backend is None:
             yield self.folder(name) / "fs"
             return
-        with self._limiting:
+        # One lock for each: to mount a disk may take long.
+        lock = self._limiting.setdefault(name, threading.Lock())
+        with lock:
             self._readers[name] += 1
         try:
-            with self._limiting:
+            with lock:
                 backend.ready(self.folder(name))
             yield self.folder(name) / backend.inner / "fs"
         finally:
-            with self._limiting:
+            with lock:
                 self._readers[name] -= 1
             self._rest(name)
 
@@ -229,7 +234,7 @@ class Writables:
         backend = self._limited.get(name)
         if backend is None:
             return
-        with self._limiting:
+        with self._limiting.setdefault(name, threading.Lock()):
             if not self._readers[name] and not mounts.is_mounted(f"{self.folder(name)}/merged"):
                 del self._readers[name]
                 backend.rest(self.folder(name))
@@ -300,11 +305,14 @@ class Writables:
         self._parents.pop(name, None)
         self._bare.discard(name)
         ending = self._ending.pop(name, None)
-        if (backend := self._limited.pop(name, None)) is not None:
+        if (backend := self._limited.get(name)) is not None:
             if ending is not None:
                 ending.join(ENDS_WITHIN)
-            with self._limiting:
+            with self._limiting.setdefault(name, threading.Lock()):
                 backend.forget(self.folder(name))
+            # Not before: a removal that failed is tried again.
+            self._limited.pop(name, None)
+            self._limiting.pop(name, None)
         try:
             doomed = self._layers.doom(self.folder(name))
         except FileNotFoundError:
@@ -322,8 +330,10 @@ class Writables:
 
         return finish
 
-    def drop_unreadable(self) -> None:
-        """Remove what `open` could make nothing of."""
+    def settle(self) -> None:
+        """Give back what an earlier daemon kept in use for nobody, and remove what `open` could make nothing of."""
+        for name in [*self._limited]:
+            self._rest(name)
         for folder in self._unreadable:
             mounts.unmount(f"{folder}/merged")
             shutil.rmtree(folder, ignore_errors=True)

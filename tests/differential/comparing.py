@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from differential.driving import Answer
+from differential.driving import Answer, version_number
 from differential.normalise import ABSENT
 
 LIST = Path(__file__).with_name("right.toml")
@@ -79,14 +79,16 @@ class Listed:
         return bool(self.ours == difference.ours)
 
 
-def load_listed() -> list[Listed]:
-    """The list. Raises ValueError for an entry without a reason."""
+def load_listed(cli: str) -> list[Listed]:
+    """The list for a version of the CLI. Raises ValueError for an entry without a reason."""
     made: list[Listed] = []
     document = tomllib.loads(LIST.read_text())
     entries = [(entry, kind == "defect") for kind in ("right", "defect") for entry in document.get(kind, [])]
     for number, (entry, pending) in enumerate(entries):
         if not entry["reason"].strip():
             raise ValueError(f"no reason: {entry}")
+        if version_number(entry.get("since_cli", "0")) > version_number(cli):
+            continue
         scenarios, step = tuple(entry.get("scenarios", ["*"])), entry.get("step", "*")
         made += [
             Listed(number, scenarios, step, f, ours, entry["reason"], pending) for f, ours in entry["ours"].items()

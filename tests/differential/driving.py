@@ -232,6 +232,11 @@ def cli_version(program: str) -> str:
     return found[1]
 
 
+def version_number(version: str) -> list[int]:
+    """For comparing versions."""
+    return [int(part) for part in version.split(".")]
+
+
 def _api_version(client: Client, program: str) -> str:
     """The newest API version that this CLI and the transcript's engine both speak."""
     said = subprocess.run(
@@ -243,7 +248,7 @@ def _api_version(client: Client, program: str) -> str:
         env=client.env(),
     ).stdout.strip()
     ours = API.removeprefix("/v")
-    return min(said, ours, key=lambda version: [int(part) for part in version.split(".")])
+    return min(said, ours, key=version_number)
 
 
 def _inspect_path(first: str, second: str = "") -> str:

@@ -48,6 +48,7 @@ _PATTERNS: list[tuple[re.Pattern[str], str]] = [
         (r"\b[0-9a-f]{2}(:[0-9a-f]{2}){5}\b", "<MAC>"),
         (r"(?<=<IP>)/\d+", "/<LEN>"),
         (r"(?<=[\d\]]:)(3[2-9]\d{3}|[4-6]\d{4})\b", "<PORT>"),
+        (r"\bexecDuration=\d+", "execDuration=<N>"),
         (r"to \d+\.00, as there are only \d+ CPUs", "to <CPUS>, as there are only <CPUS> CPUs"),
         (r"(?<=available: )[\d,-]+", "<SET>"),
         (r"\b(runc|crun) (?=create failed)", "<RUNTIME> "),
@@ -155,8 +156,8 @@ class Normaliser:
 
 def flatten(value: Any, path: str = "") -> dict[str, Any]:
     """Leaves by path, as `/HostConfig/Memory`. Lists are leaves, but for the list of mounts, whose order means nothing."""
-    if path == "/HostConfig/Binds" and value:
-        value = sorted(value)  # the CLI keeps them in a map
+    if path in ("/HostConfig/Binds", "/Config/Env") and value:
+        value = sorted(value)  # the CLI now and then sends them in another order
     if path == "/Mounts" and isinstance(value, list) and value:
         value = {mount["Destination"]: mount for mount in value}
     if not isinstance(value, dict) or not value:

@@ -10,7 +10,7 @@ import pytest
 from harness import Client, External
 
 from differential.comparing import Listed, compare, gone, load_listed, unlisted
-from differential.driving import Answer, Driver
+from differential.driving import Answer, Driver, cli_version
 from differential.images import write_archive
 from differential.scenario import Scenario
 from differential.scenarios import SCENARIOS
@@ -18,7 +18,6 @@ from differential.transcript import Transcript
 
 pytestmark = pytest.mark.real
 
-LISTED = load_listed()
 MET: set[tuple[Listed, str]] = set()
 """What of the list occurred in which scenario."""
 DRIVEN: set[str] = set()
@@ -29,6 +28,12 @@ DRIVEN: set[str] = set()
 def archive(busybox_tar: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The images."""
     return write_archive(busybox_tar, tmp_path_factory.mktemp("differential") / "images.tar")
+
+
+@pytest.fixture(scope="session")
+def listed(real_host: None) -> list[Listed]:
+    """The differences that right.toml lists for this machine's CLI."""
+    return load_listed(cli_version("docker"))
 
 
 @pytest.fixture(scope="session")
@@ -45,8 +50,6 @@ def reference(pytestconfig: pytest.Config, archive: Path) -> Iterator[Driver | T
     """The engine of `--reference`, or what it once answered."""
     host = pytestconfig.getoption("--reference")
     if not host:
-        from differential.driving import cli_version
-
         yield Transcript.load(cli_version("docker"))
         return
     driver = Driver(External(host, None))
@@ -61,7 +64,7 @@ def test_names_are_unique() -> None:
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda each: each.name)
-def test_same(scenario: Scenario, ours: Driver, reference: Driver | Transcript) -> None:
+def test_same(scenario: Scenario, ours: Driver, reference: Driver | Transcript, listed: list[Listed]) -> None:
     expected: dict[str, Answer] | None
     if isinstance(reference, Transcript):
         expected = reference.answers.get(scenario.name)
@@ -70,13 +73,13 @@ def test_same(scenario: Scenario, ours: Driver, reference: Driver | Transcript) 
         expected = reference.drive(scenario)
     differences = compare(scenario.name, expected, ours.drive(scenario))
     DRIVEN.add(scenario.name)
-    if left := unlisted(differences, LISTED, MET):
+    if left := unlisted(differences, listed, MET):
         pytest.fail("\n" + "\n".join(map(str, left)), pytrace=False)
 
 
-def test_listed_differences_occur() -> None:
+def test_listed_differences_occur(listed: list[Listed]) -> None:
     """A difference that has gone must leave the list; a defect's going is only told."""
-    missing = gone(LISTED, MET, DRIVEN, whole=len(DRIVEN) == len(SCENARIOS))
+    missing = gone(listed, MET, DRIVEN, whole=len(DRIVEN) == len(SCENARIOS))
     for entry in missing:
         if entry.pending:
             warnings.warn(f"mended, and can leave right.toml: {_where(entry)}", stacklevel=1)

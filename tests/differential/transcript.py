@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from differential.driving import Answer
+from differential.driving import Answer, version_number
 from differential.normalise import ABSENT
 
 FOLDER = Path(__file__).parent / "transcript"
@@ -36,10 +36,10 @@ class Transcript:
     @classmethod
     def load(cls, cli: str) -> Transcript:
         """The one for this CLI: recorded with the newest that is not newer than it, or else with the oldest."""
-        known = sorted(recorded(), key=_number)
+        known = sorted(recorded(), key=version_number)
         if not known:
             raise FileNotFoundError(f"no transcript in {FOLDER}; scripts/record-reference writes one")
-        chosen = next((each for each in reversed(known) if _number(each) <= _number(cli)), known[0])
+        chosen = next((each for each in reversed(known) if version_number(each) <= version_number(cli)), known[0])
         whole = json.loads(_path(known[-1]).read_text())
         answers: Answers = whole["answers"]
         if chosen != known[-1]:
@@ -59,7 +59,7 @@ def write(reference: str, by_cli: dict[str, Answers]) -> None:
     FOLDER.mkdir(exist_ok=True)
     for old in FOLDER.glob("cli-*.json"):
         old.unlink()
-    versions = sorted(by_cli, key=_number)
+    versions = sorted(by_cli, key=version_number)
     newest = by_cli[versions[-1]]
     plain = next(a["json"] for a in newest[_PLAIN].values() if "json" in a)
     _write(versions[-1], reference, newest, plain, whole=True)
@@ -81,10 +81,6 @@ def _write(version: str, reference: str, answers: Answers, plain: dict[str, Any]
 
 def _path(version: str) -> Path:
     return FOLDER / f"cli-{version}.json"
-
-
-def _number(version: str) -> list[int]:
-    return [int(part) for part in version.split(".")]
 
 
 def _is_container(leaves: Any) -> bool:

@@ -22,7 +22,10 @@ class QuotaBackend(Protocol):
     least: int
 
     def available(self, root: Path) -> str:
-        """Whether layers below `root` can be limited: "" or why not and how to mend it, in a few words."""
+        """Whether layers below `root` can be limited: "" or why not and how to mend it, in a few words.
+
+        Asked at each start: it is quick and changes nothing that lasts.
+        """
 
     def begin(self, home: Path, size: int) -> None:
         """Set the limit on a new home, and make `home / inner`. Raises OSError or EngineError."""
@@ -37,4 +40,4 @@ class QuotaBackend(Protocol):
         """Nobody uses the layer now. Idempotent."""
 
     def forget(self, home: Path) -> None:
-        """The layer's files are about to be removed. Idempotent."""
+        """The layer's files are about to be removed, also those of one that was only half made. Idempotent."""

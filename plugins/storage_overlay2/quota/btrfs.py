@@ -29,14 +29,11 @@ class BtrfsQuota:
             return "btrfs quota groups: not on btrfs"
         if shutil.which("btrfs") is None:
             return "btrfs quota groups: the program btrfs is missing; install btrfs-progs"
-        try:
-            _btrfs("quota", "enable", root)
-        except EngineError as error:
-            return str(error)
         return ""
 
     def begin(self, home: Path, size: int) -> None:
-        """See `QuotaBackend`."""
+        """See `QuotaBackend`. All users of the file system pay for its quotas: they are switched on by the first limit."""
+        _btrfs("quota", "enable", home)
         _btrfs("subvolume", "create", home / self.inner)
         try:
             _btrfs("qgroup", "limit", str(size), home / self.inner)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from plugin_sdk import InvalidParameter, NotSupported
@@ -26,6 +27,11 @@ class Quotas:
         self._backends: list[QuotaBackend] = [ProjectQuota(), BtrfsQuota(), DiskImage()]
         self._chosen: QuotaBackend | None = None
 
+    def open(self) -> None:
+        """Choose, so that info can tell. Blocking."""
+        with suppress(NotSupported):
+            self.choose()
+
     def choose(self) -> QuotaBackend:
         """The one for new layers. Blocking. Raises NotSupported with each one's reason."""
         if self._chosen is None:
@@ -43,10 +49,23 @@ class Quotas:
             )
         return self._chosen
 
+    def fit(self, size: int) -> QuotaBackend:
+        """The one for a new layer of this size. Raises NotSupported, InvalidParameter for a size that is too small."""
+        backend = self.choose()
+        if size < backend.least:
+            raise InvalidParameter(f"--storage-opt size: with a {backend.name} the least is {backend.least >> 20} MiB")
+        return backend
+
     @property
     def chosen(self) -> str:
-        """Name of the back end, "" before it was needed."""
-        return self._chosen.name if self._chosen else ""
+        """Name of the back end, "none" where no one is possible."""
+        return self._chosen.name if self._chosen else "none"
+
+    def forget(self, home: Path) -> None:
+        """Give back what the limit of a layer, whole or half made, holds. Raises OSError, EngineError."""
+        backend = self.of(home)
+        if backend is not None:
+            backend.forget(home)
 
     def of(self, home: Path) -> QuotaBackend | None:
         """The one that limits a layer. Raises NotSupported for one that this engine does not know."""

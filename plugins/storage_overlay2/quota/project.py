@@ -25,6 +25,9 @@ _DISK_QUOTA = struct.Struct("=bbHIQQQQQQiiHHbbbbQQQiHh8s")
 _HARD_AND_SOFT_BLOCKS = 0xC  # FS_DQ_BSOFT | FS_DQ_BHARD
 _SECTOR = 512
 
+_FIRST = 1 << 30
+"""Lowest number that we give: small ones are people's, in /etc/projid."""
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -71,7 +74,9 @@ class ProjectQuota:
 
     def forget(self, home: Path) -> None:
         """See `QuotaBackend`."""
-        _set_limit(home, _get_project(home), 0)
+        project = _get_project(home)
+        if project >= _FIRST:
+            _set_limit(home, project, 0)
 
     def _free(self, root: Path) -> int:
         """A number that no layer, ready or being made, has."""
@@ -80,7 +85,7 @@ class ProjectQuota:
             if folder.exists():
                 taken |= {_get_project(path) for path in folder.iterdir() if path.is_dir() and not path.is_symlink()}
         # Random, so that a machine's other project quotas are unlikely to be met.
-        while (project := secrets.randbelow(1 << 30) + (1 << 30)) in taken:
+        while (project := secrets.randbelow(1 << 30) + _FIRST) in taken:
             pass
         return project
 

@@ -90,6 +90,16 @@ def test_in(engine: Client, box: str, source: Path, what: str, where: str, there
     assert (b"second\n" if there.endswith("f2") else b"new\n") in shown.stdout
 
 
+@pytest.fixture(scope="module", params=["running", "stopped"])
+def source_box(engine: Client, base: str, request: pytest.FixtureRequest) -> Iterator[str]:
+    """One that is only read."""
+    name = engine.name()
+    verb = ["run", "-d"] if request.param == "running" else ["create"]
+    engine.docker(*verb, "--name", name, "--network", "none", base)
+    yield name
+    engine.docker("rm", "-fv", name)
+
+
 @pytest.mark.parametrize(
     ("what", "where", "there", "refusal"),
     [
@@ -109,10 +119,10 @@ def test_in(engine: Client, box: str, source: Path, what: str, where: str, there
         ("/d/file/", "", "", "not a directory"),
     ],
 )
-def test_out(engine: Client, box: str, tmp_path: Path, what: str, where: str, there: str, refusal: str) -> None:
+def test_out(engine: Client, source_box: str, tmp_path: Path, what: str, where: str, there: str, refusal: str) -> None:
     target = tmp_path / "out"
     target.mkdir()
-    done = engine.docker("cp", f"{box}:{what}", f"{target}/{where}", check=False)
+    done = engine.docker("cp", f"{source_box}:{what}", f"{target}/{where}", check=False)
     if refusal:
         assert done.returncode == 1
         assert refusal in done.stderr.lower()

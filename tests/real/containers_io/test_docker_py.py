@@ -19,14 +19,14 @@ from harness import Client, eventually
 pytestmark = pytest.mark.real
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def py(engine: Client) -> Iterator[DockerClient]:
     client = engine.api()
     yield client
     client.close()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def box(engine: Client, py: DockerClient) -> Iterator[Container]:
     """A running container with users of its own."""
     script = (

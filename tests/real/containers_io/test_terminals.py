@@ -57,6 +57,14 @@ def test_the_size_follows_the_clients_terminal(engine: Client, run: Callable[...
         terminal.expect("^34 74")
 
 
+@pytest.fixture(scope="module")
+def terminal_box(engine: Client) -> Iterator[str]:
+    name = engine.name()
+    engine.docker("run", "-dt", "--name", name, "--network", "none", engine.image, "sleep", "600")
+    yield name
+    engine.docker("rm", "-f", name)
+
+
 @pytest.mark.parametrize(
     ("query", "status", "message"),
     [
@@ -69,9 +77,8 @@ def test_the_size_follows_the_clients_terminal(engine: Client, run: Callable[...
         ("?h=0&w=0", 200, ""),
     ],
 )
-def test_sizes(engine: Client, run: Callable[..., str], query: str, status: int, message: str) -> None:
-    name = run("-t")
-    answer = engine.http("POST", f"/containers/{name}/resize{query}")
+def test_sizes(engine: Client, terminal_box: str, query: str, status: int, message: str) -> None:
+    answer = engine.http("POST", f"/containers/{terminal_box}/resize{query}")
     assert (answer.status, answer.message if answer.body else "") == (status, message)
 
 

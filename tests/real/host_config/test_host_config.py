@@ -342,3 +342,12 @@ def test_what_the_kernel_lacks_is_a_warning(engine: Client) -> None:
         assert (shown["MemorySwappiness"], shown["PidsLimit"]) == (None, None)
     finally:
         engine.docker("rm", "-f", made)
+
+
+def test_a_limit_that_the_kernel_does_not_take_leaves_no_group(engine: Client) -> None:
+    # Most hosts give groups no real-time share to begin with, and crun fails on its own group then, or the limit is discarded.
+    body = {"Image": engine.image, "Cmd": ["true"], "HostConfig": {"CpuRealtimeRuntime": 950_000}}
+    made = engine.http("POST", "/v1.51/containers/create", body).json()["Id"]
+    engine.docker("start", made, check=False)
+    engine.docker("rm", "-f", made)
+    assert [str(path) for path in Path("/sys/fs/cgroup").glob(f"*/docker/{made}")] == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,13 +17,20 @@ FIRST = 700_000
 
 
 @pytest.fixture
-def remapped(own_engine: Callable[..., Engine], monkeypatch: pytest.MonkeyPatch) -> Engine:
+def remapped(own_engine: Callable[..., Engine]) -> Iterator[Engine]:
     """An engine whose containers have the IDs from FIRST on, given to the user `daemon` of every Debian."""
-    for name in ("/etc/subuid", "/etc/subgid"):
-        lines = Path(name).read_text().splitlines() if Path(name).exists() else []
-        if f"daemon:{FIRST}:65536" not in lines:
-            Path(name).write_text("\n".join([*lines, f"daemon:{FIRST}:65536"]) + "\n")
-    return own_engine("--userns-remap=daemon")
+    files = [Path("/etc/subuid"), Path("/etc/subgid")]
+    before = {file: file.read_text() if file.exists() else None for file in files}
+    for file, text in before.items():
+        file.write_text(f"daemon:{FIRST}:65536\n{text or ''}")
+    try:
+        yield own_engine("--userns-remap=daemon")
+    finally:
+        for file, text in before.items():
+            if text is None:
+                file.unlink()
+            else:
+                file.write_text(text)
 
 
 def test_files_and_commands(remapped: Engine, tmp_path: Path) -> None:
@@ -93,6 +100,8 @@ def test_namespaces_of_others_and_refusals(remapped: Engine) -> None:
     assert docker("run", "--rm", "--network", "none", "busybox", "hostname").stdout
     assert docker("run", "--rm", "--tmpfs", "/t:size=1m", "--read-only", "busybox", "sh", "-c", "echo a > /t/a; cat /t/a"
                   ).stdout == "a\n"  # fmt: skip
+    mount = "type=image,source=busybox,target=/image"
+    assert docker("run", "--rm", "--mount", mount, "busybox", "stat", "-c", "%u", "/image/bin").stdout == "0\n"
     assert "name=userns" in docker("info", "--format", "{{.SecurityOptions}}").stdout
     for option, words in (
         ("--privileged", "privileged mode is incompatible with user namespaces"),
@@ -120,3 +129,13 @@ def _bytes(engine: Engine, path: str) -> bytes:
     answer = engine.http("GET", path)
     assert answer.status == 200, answer.body
     return answer.body
+
+
+def test_the_owners_of_a_mounted_image(remapped: Engine) -> None:
+    mount = {"Type": "image", "Source": "busybox", "Target": "/x", "ImageOptions": {"Subpath": "bin"}}
+    command = ["stat", "-c", "%u:%g", "/x", "/x/busybox"]
+    body = {"Image": "busybox", "Cmd": command, "HostConfig": {"Mounts": [mount]}}
+    container = remapped.http("POST", "/v1.48/containers/create", body).json()["Id"]
+    # Root's files are those of the container's own root, not nobody's.
+    assert remapped.docker("start", "-a", container).stdout.split() == ["0:0", "0:0"]
+    remapped.docker("rm", container)

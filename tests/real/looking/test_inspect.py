@@ -209,3 +209,11 @@ def test_a_container_of_a_task(engine: Client, make: Callable[..., str]) -> None
     assert listed("true") == [engine.inspect(name)["Id"]] and listed("false") == []
     by_label = engine.docker("ps", "-aq", "-f", "label=com.docker.swarm.service.name=web", "-f", f"name={name}").stdout
     assert by_label.strip() and json.loads(engine.docker("inspect", name).stdout)[0]["Name"] == f"/{name}"
+
+
+def test_no_run_ends_before_it_begins(engine: Client, make: Callable[..., str]) -> None:
+    for _ in range(6):
+        name = make("run", "--network", "none", engine.image, "true")
+        engine.docker("wait", name)
+        state = engine.inspect(name)["State"]
+        assert state["StartedAt"] <= state["FinishedAt"]

@@ -241,3 +241,31 @@ def test_sizes(engine: Client) -> None:
         assert (item["SizeRw"], item["SizeRootFs"]) == (seen["SizeRw"], seen["SizeRootFs"])
     finally:
         engine.docker("rm", "-f", name)
+
+
+def test_health(engine: Client) -> None:
+    prefix = engine.name("health")
+    kinds = {
+        "well": ("--health-cmd", "true", "--health-interval", "1s"),
+        "ill": ("--health-cmd", "false", "--health-interval", "1s", "--health-retries", "1"),
+        "new": ("--health-cmd", "true", "--health-interval", "600s"),
+        "off": ("--no-healthcheck",),
+    }
+    names = [f"{prefix}-{kind}" for kind in kinds]
+
+    def ps(text: str, what: str) -> list[str]:
+        options = ["-f", f"name=^/{prefix}-", *(["-f", f"health={text}"] if text else [])]
+        return engine.docker("ps", *options, "--format", what).stdout.splitlines()
+
+    try:
+        for kind, options in kinds.items():
+            command = ["-d", "--network", "none", "--name", f"{prefix}-{kind}", *options, engine.image, "sleep", "600"]
+            engine.docker("run", *command)
+        assert ps("starting", "{{.Names}}")[:1] == [f"{prefix}-new"]
+        eventually(lambda: ps("healthy", "{{.Names}}") == [f"{prefix}-well"])
+        eventually(lambda: ps("unhealthy", "{{.Names}}") == [f"{prefix}-ill"])
+        assert ps("none", "{{.Names}}") == [f"{prefix}-off"]
+        (well,), (ill,), (new,) = (ps(text, "{{.Status}}") for text in ("healthy", "unhealthy", "starting"))
+        assert well.endswith(" (healthy)") and ill.endswith(" (unhealthy)") and new.endswith(" (health: starting)")
+    finally:
+        engine.docker("rm", "-f", *names, check=False)

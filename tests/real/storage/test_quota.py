@@ -121,7 +121,7 @@ def test_a_size_for_all(own_engine: Callable[..., Engine]) -> None:
         failed = engine.docker("create", "--storage-opt", f"size={value}", engine.image, check=False)
         assert failed.returncode == 1 and said in failed.stderr
     failed = engine.docker("create", "--storage-opt", "odd=1", engine.image, check=False)
-    assert "unknown option" in failed.stderr
+    assert "Unknown option odd" in failed.stderr
 
 
 def test_a_kill_while_limited_layers_are_made(own_engine: Callable[..., Engine]) -> None:
@@ -149,3 +149,13 @@ def test_where_no_back_end_is_possible(own_engine: Callable[..., Engine], tmp_pa
     assert failed.returncode == 1
     for part in ("cannot be limited on extfs here", "prjquota", "install e2fsprogs"):
         assert part in failed.stderr, failed.stderr
+    assert ["Size limits", "none"] in engine.http("GET", "/info").json()["DriverStatus"]
+
+    # Rather no daemon than one whose containers are not limited as it was told.
+    engine.stop()
+    mark = engine.mark()
+    engine.flags += ["--storage-opt", "overlay2.size=64m"]
+    engine.spawn()
+    eventually(lambda: not engine.running, timeout=30)
+    assert "cannot be limited on extfs here" in engine.log(mark)
+    del engine.flags[-2:]

@@ -15,6 +15,7 @@ import plugins.containers.api
 from plugin_sdk import containers
 from plugins.containers.api.exec import ExecCreate, ExecStart
 from plugins.logging.api import make_router
+from plugins.stats.api import router as stats_router
 
 ROOT = Path(__file__).resolve().parents[3]
 TABLE = ROOT / "docs/compatibility.md"
@@ -72,7 +73,7 @@ def _routes() -> dict[str, set[str]]:
         for module in pkgutil.iter_modules(plugins.containers.api.__path__)
     ]
     routers = [module.router(MagicMock()) for module in modules if hasattr(module, "router")]
-    routers.append(make_router(MagicMock(), MagicMock()))
+    routers += [make_router(MagicMock(), MagicMock()), stats_router(MagicMock())]
     return {
         f"{method} {re.sub(r'{[^}]*}', '{id}', route.path)}": {p.alias for p in route.dependant.query_params}
         for router in routers

@@ -12,6 +12,8 @@ from plugin_sdk.logs import LogEntry
 from plugin_sdk.stdcopy import Unframer
 from plugins.logging import encoding
 from plugins.logging.batch import (
+    LINE_LIMIT,
+    PREFIX,
     Batch,
     from_entries,
     join_pieces,
@@ -89,6 +91,23 @@ NASTY = [
     b"",
     b"\x00nul",
 ]
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_pieces_of_any_size_become_lines_of_sixteen_kilobytes(mixed: bool) -> None:
+    chance = random.Random(1)
+    sizes = [chance.choice([1, 4096, 8192, 8000]) for _ in range(12)]
+    lines = [line(b"y" * size, tag=b"P") for size in sizes] + [line(b"end")]
+    if mixed:
+        lines.insert(3, line(b"other", b"stderr", b"P"))
+        lines.insert(7, line(b"wise", b"stderr"))
+    whole = join_pieces(lines)
+    if mixed:
+        assert [text[PREFIX:] for text in whole if b"stderr" in text] == [b"otherwise"]
+    texts = [text[PREFIX:] for text in whole if b"stdout" in text]
+    assert b"".join(texts) == b"y" * sum(sizes) + b"end"
+    assert {len(text) for text in texts[:-1]} == {LINE_LIMIT}
+    assert [text[43:44] for text in whole if b"stdout" in text] == [b"P"] * (len(texts) - 1) + [b"F"]
 
 
 def test_json_file_round_trip() -> None:

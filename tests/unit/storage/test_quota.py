@@ -28,7 +28,7 @@ class Backend:
 def test_the_first_that_is_possible(tmp_path: Path) -> None:
     quotas = Quotas(tmp_path)
     quotas._backends = [Backend("a", "no a"), Backend("b", ""), Backend("c", "")]  # type: ignore[list-item]
-    assert quotas.chosen == ""
+    assert quotas.chosen == "none"
     assert quotas.choose().name == "b" == quotas.chosen
 
 
