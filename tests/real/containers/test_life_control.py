@@ -154,15 +154,15 @@ def test_limits_that_cannot_be(engine: Any, box: Any, options: tuple[str, ...], 
 
 def test_limits_and_policy_survive_the_daemon(own_engine: Any) -> None:
     engine = own_engine()
-    engine.docker("run", "-d", "--network", "none", "--name", "c", "-m", "64m", engine.image, *FOREVER)
-    engine.docker("update", "-m", "32m", "--memory-swap", "48m", "--restart", "on-failure:3", "c")
+    engine.docker("run", "-d", "--network", "none", "--name", "keep", "-m", "64m", engine.image, *FOREVER)
+    engine.docker("update", "-m", "32m", "--memory-swap", "48m", "--restart", "on-failure:3", "keep")
     engine.kill9()
     engine.start()
-    host = engine.inspect("c")["HostConfig"]
+    host = engine.inspect("keep")["HostConfig"]
     assert (host["Memory"], host["MemorySwap"]) == (32 << 20, 48 << 20)
     assert host["RestartPolicy"] == {"Name": "on-failure", "MaximumRetryCount": 3}
-    assert _limit(engine, "c", "memory", "memory.limit_in_bytes", "memory.max") == str(32 << 20)
-    engine.docker("rm", "-f", "c")
+    assert _limit(engine, "keep", "memory", "memory.limit_in_bytes", "memory.max") == str(32 << 20)
+    engine.docker("rm", "-f", "keep")
 
 
 def test_a_start_by_a_person_begins_the_count_anew(engine: Any, box: Any) -> None:
