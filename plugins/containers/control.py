@@ -12,7 +12,7 @@ from plugin_sdk.containers import ContainerRecord, ContainerStatus, Resources, R
 
 from . import create, running
 from . import restart as policies
-from .limits import changed_limits
+from .limits import changed_limits, to_apply
 from .signals import ENDING, parse_signal
 from .store import name_conflict, with_state
 
@@ -30,13 +30,13 @@ def _not_running(record: ContainerRecord) -> Conflict:
 
 async def stop(service: ContainerService, record: ContainerRecord, timeout: int | None, signal: str | None) -> None:
     """See `Containers.stop`."""
-    number = parse_signal(signal or record.Config.StopSignal or "TERM")
     if record.State.Status is ContainerStatus.RESTARTING and await _end_restarting(service, record):
         service.emit(record, "stop")
         return
     record = service.get(record.Id)
     if not record.State.running:
         raise NotModified(f"container {record.Id} is not running")
+    number = parse_signal(signal or record.Config.StopSignal or "TERM")
     if timeout is None:
         timeout = record.Config.StopTimeout if record.Config.StopTimeout is not None else STOP_TIMEOUT
     end = service.live(record.Id).next_end()
@@ -230,7 +230,7 @@ async def change_limits(
             raise Conflict(f"{failed}Restart policy cannot be updated because AutoRemove is enabled for the container")
         host = changed_limits(record.HostConfig, resources, failed)
         if record.State.running:
-            await service.runtime_of(record).update(record.Id, host)
+            await service.runtime_of(record).update(record.Id, to_apply(host, resources))
         if rule.Name:
             host = host.model_copy(update={"RestartPolicy": rule})
         record = await service.update(record.Id, lambda present: present.model_copy(update={"HostConfig": host}))

@@ -37,16 +37,17 @@ def shown(
             name = networks.get(endpoint.NetworkID).Name if networks is not None else endpoint.NetworkID
         except NotFound:
             name = endpoint.NetworkID
-        views[name] = _view(endpoint, full)
+        owner = service.records.stored(endpoint.ContainerID)
+        # Right after an end the endpoint is still being given back.
+        views[name] = _view(endpoint, full, up=bool(endpoint.Sandbox) and (owner is None or owner.State.running))
         if not priority:
             del views[name]["GwPriority"]
     return views
 
 
-def _view(endpoint: EndpointRecord, full: bool) -> dict[str, Any]:
+def _view(endpoint: EndpointRecord, full: bool, *, up: bool) -> dict[str, Any]:
     address, prefix = _split(endpoint.IPv4Address)
     address6, prefix6 = _split(endpoint.IPv6Address)
-    up = bool(endpoint.Sandbox)
     return {
         "IPAMConfig": endpoint.Asked.get("IPAMConfig") or None,
         "Links": (endpoint.Asked.get("Links") or None) if full else None,

@@ -69,7 +69,10 @@ def prune_tests(filters: Filters) -> list[Test]:
     if until := filters.get("until"):
         if len(until) > 1:
             raise InvalidParameter("more than one until filter specified")
-        moment = parse_moment_ns(until[0])
+        try:
+            moment = parse_moment_ns(until[0])
+        except InvalidParameter:
+            raise InvalidParameter(f'failed to parse value as time or duration: "{until[0]}"') from None
         tests.append(lambda record: parse_ns(record.Created) < moment)
     return tests
 

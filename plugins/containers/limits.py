@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from plugin_sdk import Conflict, InvalidParameter
 from plugin_sdk.containers import HostConfig, Resources
 
+_TOGETHER = ({"Memory", "MemorySwap"}, {"CpuPeriod", "CpuQuota"})
+"""Limits that cgroup v2 keeps in one file, or as the difference of the two."""
 LEAST_MEMORY = 6 << 20
 """Bytes; with less, no process gets as far as its own code."""
 
@@ -19,11 +23,7 @@ def changed_limits(host: HostConfig, resources: Resources, failed: str) -> HostC
         InvalidParameter: a limit that cannot be.
         Conflict: it does not go with the present ones.
     """
-    given = {
-        field: value
-        for field in Resources.model_fields
-        if (value := getattr(resources, field)) not in (0, None, "", [])
-    }
+    given = _given(resources)
     memory, swap = given.get("Memory", 0), given.get("MemorySwap", 0)
     if memory and memory < LEAST_MEMORY:
         raise InvalidParameter("Minimum memory limit allowed is 6MB")
@@ -36,6 +36,27 @@ def changed_limits(host: HostConfig, resources: Resources, failed: str) -> HostC
         )
     if given.get("NanoCpus") and (host.CpuPeriod or host.CpuQuota):
         raise Conflict(f"{failed}Conflicting options: Nano CPUs cannot be updated as CPU Period has already been set")
-    if host.NanoCpus and (given.get("CpuPeriod") or given.get("CpuQuota")):
-        raise Conflict(f"{failed}Conflicting options: CPU Period cannot be updated as NanoCPUs has already been set")
+    for field, words in (("CpuPeriod", "CPU Period"), ("CpuQuota", "CPU Quota")):
+        if host.NanoCpus and given.get(field):
+            raise Conflict(f"{failed}Conflicting options: {words} cannot be updated as NanoCPUs has already been set")
     return host.model_copy(update=given)
+
+
+def to_apply(host: HostConfig, resources: Resources) -> Resources:
+    """Of the new configuration `host` what has to be told the kernel: what was given, and what goes with it.
+
+    The rest stays untouched: a limit that was fine when it was set may no longer be (memory below a reservation).
+    """
+    fields = set(_given(resources))
+    for together in _TOGETHER:
+        if fields & together:
+            fields |= together
+    return Resources.model_construct(**{field: getattr(host, field) for field in fields})
+
+
+def _given(resources: Resources) -> dict[str, Any]:
+    return {
+        field: value
+        for field in Resources.model_fields
+        if (value := getattr(resources, field)) not in (0, None, "", [])
+    }

@@ -36,10 +36,10 @@ def check(rule: RestartRule) -> None:
         problem = f"unknown policy '{rule.Name}'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'"
     elif rule.MaximumRetryCount and rule.Name != "on-failure":
         problem = "maximum retry count can only be used with 'on-failure'"
+        if rule.MaximumRetryCount < 0:
+            problem += " and cannot be negative"
     elif rule.MaximumRetryCount < 0:
         problem = "maximum retry count cannot be negative"
-    if rule.Name == "" and rule.MaximumRetryCount:
-        problem = "maximum retry count can only be used with 'on-failure'"
     if problem:
         raise InvalidParameter(f"invalid restart policy: {problem}")
 

@@ -46,6 +46,9 @@ async def start(service: ContainerService, container_id: str) -> None:
             case ContainerStatus.DEAD:
                 raise Conflict(f"container is dead and cannot be started: {record.State.Error}; remove it")
         live.backoff.delay = 0.0
+        if record.RestartCount:
+            # What a policy has done is counted from the last start by a person.
+            record = await service.update(record.Id, lambda present: present.model_copy(update={"RestartCount": 0}))
         try:
             await run(service, record)
         except EngineError as error:

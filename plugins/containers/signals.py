@@ -16,13 +16,16 @@ def parse_signal(text: str) -> int:
     """Number of `TERM`, `SIGTERM`, `sigterm`, `15`, `RTMIN+3`, `SIGRTMAX-1`.
 
     Raises:
-        InvalidParameter: `invalid signal: FOO`.
+        InvalidParameter: `invalid signal: FOO`, `the linux daemon does not support signal 99`.
     """
-    if text.isascii() and text.isdecimal():
+    digits = text.removeprefix("-")
+    if digits.isascii() and digits.isdecimal():
         number = int(text)
         if 0 < number <= RTMAX:
             return number
-        raise InvalidParameter(f"invalid signal: {text}")
+        raise InvalidParameter(
+            f"the linux daemon does not support signal {number}" if number else f"invalid signal: {text}"
+        )
     name = text.upper().removeprefix("SIG")
     for base, start in (("RTMIN", RTMIN), ("RTMAX", RTMAX)):
         offset = name.removeprefix(base)

@@ -73,9 +73,15 @@ def test_signals(text: str, number: int) -> None:
     assert parse_signal(text) == number
 
 
-@pytest.mark.parametrize("text", ["FOO", "", "65", "-1", "RTMIN+99", "RTMIN3"])
+@pytest.mark.parametrize("text", ["FOO", "", "0", "RTMIN+99", "RTMIN3"])
 def test_bad_signals(text: str) -> None:
     with pytest.raises(InvalidParameter, match=f"invalid signal: {text}".replace("+", r"\+")):
+        parse_signal(text)
+
+
+@pytest.mark.parametrize("text", ["65", "99", "-1"])
+def test_numbers_that_are_no_signals(text: str) -> None:
+    with pytest.raises(InvalidParameter, match=f"the linux daemon does not support signal {text}"):
         parse_signal(text)
 
 
