@@ -207,6 +207,9 @@ class ExecProcess(ProcessIO, Protocol):
 OnExit = Callable[[str, Exit], Awaitable[None]]
 """Called once per container with its ID; not for an end that `adopt` has already given back."""
 
+OnOom = Callable[[str], Awaitable[None]]
+"""Called with a running container's ID when the kernel has killed a process of it for memory, once in a run."""
+
 
 class Runtime(Protocol):
     """One way to run containers, chosen by `--runtime`. IDs are the containers' full IDs.
@@ -224,7 +227,7 @@ class Runtime(Protocol):
         what this kernel lacks.
         """
 
-    async def create(self, launch: Launch, on_exit: OnExit) -> Running:
+    async def create(self, launch: Launch, on_exit: OnExit, on_oom: OnOom | None = None) -> Running:
         """Create, without starting the command. A failure leaves nothing behind.
 
         Raises:
@@ -236,7 +239,9 @@ class Runtime(Protocol):
     async def start(self, container_id: str) -> None:
         """Let the created command run."""
 
-    async def adopt(self, container_id: str, bundle: Path, on_exit: OnExit) -> Running | Exit | None:
+    async def adopt(
+        self, container_id: str, bundle: Path, on_exit: OnExit, on_oom: OnOom | None = None
+    ) -> Running | Exit | None:
         """After a restart of the daemon: Running (and watched again), Exit (how it ended meanwhile), None (no trace)."""
 
     async def attach(self, container_id: str) -> ProcessIO:

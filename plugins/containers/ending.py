@@ -12,7 +12,7 @@ from plugin_sdk import Conflict, EngineError, NotFound
 from plugin_sdk.aio import blocking
 from plugin_sdk.containers import ContainerRecord, ContainerStatus
 from plugin_sdk.network import Networks
-from plugin_sdk.runtime import Exit
+from plugin_sdk.runtime import Exit, OnOom
 from plugin_sdk.times import format_ns, parse_ns
 
 from . import control, restart, running
@@ -40,6 +40,27 @@ def exit_handler(service: ContainerService) -> OnExit:
     return on_exit
 
 
+def oom_handler(service: ContainerService) -> OnOom:
+    """What the runtime calls when the kernel has killed a process of a container that goes on."""
+
+    async def on_oom(container_id: str) -> None:
+        told = False
+
+        def flag(present: ContainerRecord) -> ContainerRecord:
+            nonlocal told
+            told = present.State.running and not present.State.OOMKilled
+            return with_state(present, OOMKilled=True) if told else present
+
+        try:
+            record = await service.update(container_id, flag)
+        except NotFound:
+            return  # removed meanwhile
+        if told:
+            service.emit(record, "oom")
+
+    return on_oom
+
+
 async def ended(service: ContainerService, record: ContainerRecord, end: Exit) -> None:
     """A run is over; the container's lock is held. Stores it, tells all who wait, then gives back what the run took."""
     live = service.live(record.Id)
@@ -51,7 +72,11 @@ async def ended(service: ContainerService, record: ContainerRecord, end: Exit) -
     removing = record.HostConfig.AutoRemove and not live.keep
     again = not removing and not live.keep and restart.wanted_after_exit(record, end.code)
 
+    told_oom = False
+
     def settle(present: ContainerRecord) -> ContainerRecord:
+        nonlocal told_oom
+        told_oom = present.State.OOMKilled
         status = ContainerStatus.EXITED
         if removing:
             status = ContainerStatus.REMOVING
@@ -63,14 +88,14 @@ async def ended(service: ContainerService, record: ContainerRecord, end: Exit) -
             Status=status,
             Pid=0,
             ExitCode=end.code,
-            OOMKilled=end.oom,
+            OOMKilled=end.oom or told_oom,
             FinishedAt=format_ns(finished),
             Starting=False,
             RemoveVolumes=removing,
         )
 
     record = await service.update(record.Id, settle)
-    if end.oom:
+    if end.oom and not told_oom:
         service.emit(record, "oom")
     service.emit(record, "die", exitCode=str(end.code), execDuration=str(ran // 10**9))
     live.tell_code(end.code, "not-running", "next-exit")

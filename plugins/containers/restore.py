@@ -71,7 +71,9 @@ async def _restore_one(service: ContainerService, record: ContainerRecord) -> No
 
 
 async def _adopt(service: ContainerService, record: ContainerRecord) -> None:
-    found = await service.runtime_of(record).adopt(record.Id, service.bundle(record.Id), ending.exit_handler(service))
+    found = await service.runtime_of(record).adopt(
+        record.Id, service.bundle(record.Id), ending.exit_handler(service), ending.oom_handler(service)
+    )
     if isinstance(found, Running):
         live = service.live(record.Id)
         live.attachable = True

@@ -136,7 +136,7 @@ async def _launch(service: ContainerService, record: ContainerRecord) -> tuple[R
         console=_console(record),
     )
     async with service.slots:
-        running = await runtime.create(launch, _on_exit(service))
+        running = await runtime.create(launch, _on_exit(service), ending.oom_handler(service))
         await live.connect(lambda: runtime.attach(record.Id))
         began = time.time_ns()
         await runtime.start(record.Id)

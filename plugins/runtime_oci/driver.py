@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import signal
@@ -26,6 +25,7 @@ from plugin_sdk.runtime import (
     Launch,
     OciSpec,
     OnExit,
+    OnOom,
     ProcessIO,
     Running,
     RuntimeDescription,
@@ -41,6 +41,7 @@ from plugins.runtime_oci.limits import oci_resources
 from plugins.runtime_oci.live import CONFIG_FILE, LAUNCH_FILE, Live, Terms
 from plugins.runtime_oci.migration import Readiness
 from plugins.runtime_oci.namespaces import FindContainer
+from plugins.runtime_oci.oom import OomWatch, killed_in_cgroup
 from plugins.runtime_oci.pids import ended
 from plugins.runtime_oci.seccomp_bpf import FilterCache
 from plugins.runtime_oci.watch import FileWatch
@@ -84,6 +85,7 @@ class OciRuntime:
         self.binary = binary
         self._shared = shared
         self._live: dict[str, Live] = {}
+        self._ooms = OomWatch()
 
     def expect(self) -> None:
         """See `Runtime`."""
@@ -95,21 +97,21 @@ class OciRuntime:
 
     # Beginning
 
-    async def create(self, launch: Launch, on_exit: OnExit) -> Running:
+    async def create(self, launch: Launch, on_exit: OnExit, on_oom: OnOom | None = None) -> Running:
         """See `Runtime`."""
-        creating = asyncio.ensure_future(self._create(launch, on_exit))
+        creating = asyncio.ensure_future(self._create(launch, on_exit, on_oom))
         try:
             return await asyncio.shield(creating)
         except asyncio.CancelledError:
             await asyncio.shield(self._abandon(creating, launch))
             raise
 
-    async def _create(self, launch: Launch, on_exit: OnExit) -> Running:
+    async def _create(self, launch: Launch, on_exit: OnExit, on_oom: OnOom | None) -> Running:
         try:
             spawned = await blocking(self._spawn, launch)
             pid = await monitor.created(spawned, launch.bundle)
             monitor_pid = monitor.read_pid(launch.bundle / monitor.MONITOR_PID_FILE)
-            live = Live(launch.id, launch.bundle, pid, monitor_pid, Terms.of(launch), on_exit)
+            live = Live(launch.id, launch.bundle, pid, monitor_pid, Terms.of(launch), on_exit, on_oom)
             live.plain_start = not launch.spec.get("hooks", {}).get("poststart")
             self._begin(live)
         except monitor.CreateFailed as error:
@@ -168,6 +170,8 @@ class OciRuntime:
         except ProcessLookupError:
             self._gone(live)
         self._shared.exits.expect(live.id, lambda: self._told(live))
+        if live.on_oom is not None and live.terms.memory_limited:
+            self._ooms.expect(live.id, live.bundle, live.tell_oom)
 
     async def start(self, container_id: str) -> None:
         """See `Runtime`."""
@@ -179,7 +183,9 @@ class OciRuntime:
         if done.code != 0:
             raise messages.failure(done.message, name=self.name, command=_command(await blocking(live.spec)))
 
-    async def adopt(self, container_id: str, bundle: Path, on_exit: OnExit) -> Running | Exit | None:
+    async def adopt(
+        self, container_id: str, bundle: Path, on_exit: OnExit, on_oom: OnOom | None = None
+    ) -> Running | Exit | None:
         """See `Runtime`. `on_exit` is not called for an Exit that is returned."""
         if (known := self._live.get(container_id)) is not None:
             return Running(known.pid, known.monitor_pid)
@@ -192,7 +198,7 @@ class OciRuntime:
         alive = parent == monitor_pid if watched else bool(parent) and self._is_ours(pid, container_id)
         if not alive and not watched:
             return None
-        live = Live(container_id, bundle, pid, monitor_pid if watched else 0, Terms.load(bundle), on_exit)
+        live = Live(container_id, bundle, pid, monitor_pid if watched else 0, Terms.load(bundle), on_exit, on_oom)
         if alive:
             self._begin(live)
             return Running(pid, live.monitor_pid)
@@ -235,6 +241,7 @@ class OciRuntime:
 
     async def _end(self, live: Live) -> None:
         self._shared.exits.forget(live.id)
+        self._ooms.forget(live.id)
         end = self._exit(live.id, live.bundle, live.pid)
         if end is None:
             log.error("the monitor of container %s was killed: its exit code is unknown", live.id[:12])
@@ -256,19 +263,8 @@ class OciRuntime:
         oom = (bundle / monitor.OOM_FILE).exists()
         if not oom and code == 128 + signal.SIGKILL:
             # conmon may see the end before the kernel's message about memory.
-            oom = self._oom_in_cgroup(bundle)
+            oom = killed_in_cgroup(self._shared.groups, bundle)
         return Exit(code, oom, when)
-
-    def _oom_in_cgroup(self, bundle: Path) -> bool:
-        try:
-            path = json.loads((bundle / CONFIG_FILE).read_bytes())["linux"].get("cgroupsPath", "")
-        except (OSError, ValueError, KeyError):
-            return False
-        groups = self._shared.groups
-        base = groups.unified if groups.v2 else groups.mounts.get("memory")
-        if base is None or not path.startswith("/"):
-            return False
-        return cgroups.oom_killed(base / path.lstrip("/"), v2=groups.v2)
 
     async def delete(self, container_id: str) -> None:
         """See `Runtime`."""
@@ -283,6 +279,7 @@ class OciRuntime:
                 raise EngineError(f"{self.name} cannot delete container {container_id}: {messages.plain(done.message)}")
         if live is not None:
             self._shared.exits.forget(container_id)
+            self._ooms.forget(container_id)
             live.release()
             self._live.pop(container_id, None)
             await _monitor_end(live)
@@ -417,6 +414,7 @@ class OciRuntime:
         for live in self._live.values():
             live.release()
         self._live.clear()
+        self._ooms.close()
         self.binary.close()
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import signal
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from plugin_sdk.runtime import Launch, OciSpec, OnExit
+from plugin_sdk.runtime import Launch, OciSpec, OnExit, OnOom
 from plugins.runtime_oci import monitor
 from plugins.runtime_oci.attach import Hub
 from plugins.runtime_oci.usage import Meter
@@ -18,6 +19,8 @@ from plugins.runtime_oci.usage import Meter
 LAUNCH_FILE = "launch.json"
 CONFIG_FILE = "config.json"
 RESIZE_PAUSE = 0.05
+
+log = logging.getLogger("engine.runtime_oci")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +30,14 @@ class Terms:
     tty: bool = False
     stdin: bool = False
     stdin_once: bool = False
+    memory_limited: bool = False
 
     @classmethod
     def of(cls, launch: Launch) -> Terms:
         """Those of a launch."""
-        return cls(launch.tty, launch.stdin, launch.stdin_once)
+        memory = (launch.spec["linux"].get("resources") or {}).get("memory") or {}
+        # Without a limit of its own, the kernel's messages about memory name no container.
+        return cls(launch.tty, launch.stdin, launch.stdin_once, bool(memory.get("limit")))
 
     @classmethod
     def load(cls, bundle: Path) -> Terms:
@@ -65,6 +71,7 @@ class Live:
     monitor_pid: int
     terms: Terms
     on_exit: OnExit
+    on_oom: OnOom | None = None
     pidfd: int = -1
     ending: bool = False
     process: OciSpec | None = None
@@ -83,6 +90,17 @@ class Live:
     def _gone(self, gone: Callable[[Live], None]) -> None:
         asyncio.get_running_loop().remove_reader(self.pidfd)
         gone(self)
+
+    def tell_oom(self) -> None:
+        """The kernel has killed a process of it."""
+        if self.on_oom is not None:
+            asyncio.get_running_loop().create_task(self._oom(self.on_oom), name=f"oom of {self.id[:12]}")
+
+    async def _oom(self, on_oom: OnOom) -> None:
+        try:
+            await on_oom(self.id)
+        except Exception:
+            log.exception("container %s: a process was killed for memory, and what follows failed", self.id[:12])
 
     def signal(self, number: int) -> bool:
         """Send a signal; False when the process has ended."""

@@ -10,18 +10,55 @@ import ctypes
 import logging
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 log = logging.getLogger("engine.runtime_oci")
 
-IN_CLOSE_WRITE, IN_MOVED_TO, IN_Q_OVERFLOW = 0x8, 0x80, 0x4000
+IN_CLOSE_WRITE, IN_MOVED_TO, IN_CREATE, IN_Q_OVERFLOW = 0x8, 0x80, 0x100, 0x4000
 _EVENT = struct.Struct("iIII")
 _BUFFER = 64 << 10
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 Seen = Callable[[], None]
+
+
+def open_inotify() -> int:
+    """A descriptor that does not block. Raises OSError."""
+    descriptor: int = _libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+    if descriptor < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"cannot watch files: {os.strerror(number)}")
+    return descriptor
+
+
+def add(descriptor: int, folder: Path, mask: int) -> int:
+    """Watch a folder; gives the number that its events carry. Raises OSError."""
+    place: int = _libc.inotify_add_watch(descriptor, os.fsencode(folder), mask)
+    if place < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"cannot watch this folder: {os.strerror(number)}", str(folder))
+    return place
+
+
+def remove(descriptor: int, place: int) -> None:
+    """Do not watch that folder any more; one that is gone is fine."""
+    _libc.inotify_rm_watch(descriptor, place)
+
+
+def read(descriptor: int) -> Iterator[tuple[int, int, str]]:
+    """(number of the folder, mask, name) of what has happened."""
+    try:
+        data = os.read(descriptor, _BUFFER)
+    except BlockingIOError:
+        return
+    offset = 0
+    while offset < len(data):
+        place, mask, _, length = _EVENT.unpack_from(data, offset)
+        offset += _EVENT.size
+        yield place, mask, data[offset : offset + length].rstrip(b"\0").decode(errors="replace")
+        offset += length
 
 
 class FileWatch:
@@ -35,16 +72,9 @@ class FileWatch:
     def open(self) -> None:
         """Begin to watch, from the running event loop."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._descriptor = _libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
-        if self._descriptor < 0:
-            raise self._error()
-        if _libc.inotify_add_watch(self._descriptor, os.fsencode(self.folder), IN_CLOSE_WRITE | IN_MOVED_TO) < 0:
-            raise self._error()
+        self._descriptor = open_inotify()
+        add(self._descriptor, self.folder, IN_CLOSE_WRITE | IN_MOVED_TO)
         asyncio.get_running_loop().add_reader(self._descriptor, self._readable)
-
-    def _error(self) -> OSError:
-        number = ctypes.get_errno()
-        return OSError(number, f"cannot watch this folder: {os.strerror(number)}", str(self.folder))
 
     def close(self) -> None:
         """Stop watching."""
@@ -69,16 +99,7 @@ class FileWatch:
             seen()
 
     def _readable(self) -> None:
-        try:
-            data = os.read(self._descriptor, _BUFFER)
-        except BlockingIOError:
-            return
-        offset = 0
-        while offset < len(data):
-            _, mask, _, length = _EVENT.unpack_from(data, offset)
-            offset += _EVENT.size
-            name = data[offset : offset + length].rstrip(b"\0").decode(errors="replace")
-            offset += length
+        for _, mask, name in read(self._descriptor):
             if mask & IN_Q_OVERFLOW:
                 log.warning("more happened in %s than the kernel could tell: looking at all of it", self.folder)
                 for waiting in [name for name in self._waiting if (self.folder / name).exists()]:

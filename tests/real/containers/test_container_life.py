@@ -268,6 +268,28 @@ def test_out_of_memory_is_told(box: Box) -> None:
     eventually(lambda: box.state(name)["OOMKilled"])
 
 
+@pytest.mark.parametrize("killed", [False, True])
+def test_out_of_memory_that_the_container_lives_through(own_engine: Any, killed: bool) -> None:
+    engine = own_engine()
+    limit = ("-m", "16m", "--memory-swap", "16m")
+    eater = "x=x; while :; do x=$x$x; done"
+    engine.docker("run", "-d", "--name", "box", "--network", "none", *limit, engine.image, "sleep", "600")
+    if killed:
+        engine.kill9()
+        engine.start()
+    assert engine.inspect("box")["State"]["OOMKilled"] is False
+    assert engine.docker("exec", "box", "sh", "-c", eater, check=False).returncode == 137
+    eventually(lambda: engine.inspect("box")["State"]["OOMKilled"])
+    assert engine.inspect("box")["State"]["Running"] is True
+    engine.docker("exec", "box", "sh", "-c", eater, check=False)
+    engine.docker("stop", "-t", "0", "box")
+    span = ("--since", "1", "--until", f"{time.time():.6f}")
+    told = engine.docker("events", *span, "--filter", "container=box", "--format", "{{.Action}}").stdout.split()
+    assert told.count("oom") == 1, "once in a run"
+    engine.docker("start", "box")
+    assert engine.inspect("box")["State"]["OOMKilled"] is False
+
+
 def test_ps(box: Box) -> None:
     engine = box.engine
     running = box.run("sleep", "100", options=("--label", "set=a"))

@@ -98,7 +98,7 @@ class StubRuntime:
         self._note("spec")
         return {}
 
-    async def create(self, launch: Launch, on_exit: Any) -> Running:
+    async def create(self, launch: Launch, on_exit: Any, on_oom: Any = None) -> Running:
         self._note("create")
         assert launch.bundle.is_dir()
         self.on_exit[launch.id] = on_exit
@@ -108,7 +108,7 @@ class StubRuntime:
         self._note("start")
         self.on_start(container_id)
 
-    async def adopt(self, container_id: str, bundle: Path, on_exit: Any) -> Running | Exit | None:
+    async def adopt(self, container_id: str, bundle: Path, on_exit: Any, on_oom: Any = None) -> Running | Exit | None:
         self._note("adopt")
         found = self.adoptable.get(container_id)
         if isinstance(found, Running):
