@@ -41,21 +41,24 @@ async def create(
     try:
         await service.ctx.hooks.all("engine_container_validate", draft=draft)
         draft.config = _completed(draft.config, draft)
-        _find_donors(service, draft.host)
+        draft.host = _donors_by_id(service, draft.host)
         await _check_runtime(service, draft.host.Runtime)
         return await _make(service, draft), draft.warnings
     finally:
         del service.drafts[draft.id]
 
 
-def _find_donors(service: ContainerService, host: HostConfig) -> None:
-    """The containers whose namespaces are to be joined exist. Raises InvalidParameter: a 404 would mean the image."""
-    for mode in (host.PidMode, host.IpcMode):
-        if mode.startswith("container:"):
+def _donors_by_id(service: ContainerService, host: HostConfig) -> HostConfig:
+    """Containers whose namespaces are to be joined, by their IDs. Raises InvalidParameter: a 404 would mean the image."""
+    changes: dict[str, str] = {}
+    for field in ("PidMode", "IpcMode"):
+        kind, colon, ref = getattr(host, field).partition(":")
+        if kind == "container" and colon:
             try:
-                service.get(mode.removeprefix("container:"))
+                changes[field] = f"container:{service.get(ref).Id}"
             except EngineError as error:
                 raise InvalidParameter(str(error)) from None
+    return host.model_copy(update=changes) if changes else host
 
 
 async def _check_runtime(service: ContainerService, name: str) -> None:

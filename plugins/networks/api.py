@@ -59,15 +59,15 @@ def _objects(routes: APIRouter, ctx: PluginContext, service: NetworksService) ->
         for network in objects.list():
             plugged = service.plugged_into(network.Id)
             if matches(network, wanted, bool(plugged)):
-                found.append(show(network, plugged if full else ()))
+                found.append(show(network, plugged if full else (), api_version(request)))
         return reply(found)
 
     @routes.get("/networks/{ref:path}")
-    async def inspect(ref: str, verbose: Flag = False, scope: str = "") -> Response:
+    async def inspect(request: Request, ref: str, verbose: Flag = False, scope: str = "") -> Response:
         network = objects.get(ref)
         if scope and network.Scope != scope:
             raise NotFound(f"network {ref} not found")
-        return reply(show(network, service.plugged_into(network.Id)))
+        return reply(show(network, service.plugged_into(network.Id), api_version(request)))
 
     @routes.post("/networks/create")
     async def create(request: Request) -> Response:

@@ -97,18 +97,17 @@ def check_endpoint(config: EndpointConfig, network: NetworkRecord, asked_subnets
 def _check_address(
     text: str, version: int, network: NetworkRecord, predefined: bool, asked: bool, reasons: list[str]
 ) -> None:
-    if not _is_address(text, version):
-        reasons.append(f"invalid IPv{version} address: {text}")
-        return
     if predefined:
         reasons.append("user specified IP address is supported on user defined networks only")
-        return
+    valid = _is_address(text, version)
+    if not valid:
+        reasons.append(f"invalid IPv{version} address: {text}")
     nets = [ipaddress.ip_network(pool.Subnet, strict=False) for pool in network.IPAM.Config if pool.Subnet]
     if not asked or not any(net.version == version for net in nets):
         reasons.append(
             "user specified IP address is supported only when connecting to networks with user configured subnets"
         )
-    elif not any(ipaddress.ip_address(text) in net for net in nets):
+    elif valid and not any(ipaddress.ip_address(text) in net for net in nets):
         reasons.append(f"no configured subnet or ip-range contain the IP address {text}")
 
 

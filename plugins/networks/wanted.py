@@ -102,6 +102,8 @@ def _check_endpoints(draft: ContainerDraft, mode: Mode, objects: NetworkObjects)
         except NotFound:
             raise InvalidParameter(f"network {name} not found") from None
         check_wanted(network, _known_ipam(config), where=f"invalid config for network {name}: ")
+    if mode.kind == "host" and draft.host.PortBindings:
+        draft.warnings.append("Published ports are discarded when using host network mode")
     if draft.config.MacAddress and draft.api_version >= _MANY_NETWORKS:
         draft.warnings.append(
             "The container-wide MacAddress field is now deprecated. It should be specified in EndpointsConfig instead."

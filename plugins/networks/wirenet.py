@@ -14,9 +14,12 @@ from plugins.networks.records import StoredNetwork
 LIST_FILTERS = ("driver", "id", "label", "name", "scope", "type", "dangling")
 
 
-def show(network: StoredNetwork, endpoints: Sequence[EndpointRecord]) -> dict[str, Any]:
-    """A network in the API's shape; `endpoints` are those plugged into it."""
-    return {
+_IPV4_SHOWN_SINCE = (1, 47)
+
+
+def show(network: StoredNetwork, endpoints: Sequence[EndpointRecord], version: tuple[int, int]) -> dict[str, Any]:
+    """A network in the API's shape of a version; `endpoints` are those plugged into it."""
+    document = {
         "Name": network.Name,
         "Id": network.Id,
         "Created": network.Created,
@@ -38,6 +41,9 @@ def show(network: StoredNetwork, endpoints: Sequence[EndpointRecord]) -> dict[st
         "Options": network.Options,
         "Labels": network.Labels,
     }
+    if version < _IPV4_SHOWN_SINCE:
+        del document["EnableIPv4"]
+    return document
 
 
 def matches(network: StoredNetwork, filters: Filters, in_use: bool) -> bool:

@@ -207,9 +207,9 @@ SCENARIOS: list[Scenario] = [
     ),
     scenario(
         "events of health",
-        "! docker run -d --name dt-a --health-cmd 'true' --health-interval 100ms dt-busybox sleep 100",
-        "wait dt-a healthy",
-        "! docker rm -f dt-a",
-        "docker events --since 10m --until=-1s -f container=dt-a -f event=health_status --format '{{.Action}}'",
+        "! docker run -d --name dt-health --health-cmd 'true' --health-interval 100ms dt-busybox sleep 100",
+        "wait dt-health healthy",
+        "! docker rm -f dt-health",
+        "docker events --since 10m --until=-1s -f container=dt-health -f event=health_status --format '{{.Action}}'",
     ),
 ]
