@@ -191,7 +191,7 @@ class Execs:
         except TimeoutError:
             with suppress(ProcessLookupError):
                 os.kill(process.pid, signal.SIGKILL)
-            self._service.ctx.spawn(self._settle(item, record, process), name=f"exec-{item.id[:12]}")
+            self._service.ctx.spawn(self._settle(item, process), name=f"exec-{item.id[:12]}")
             raise DeadlineExceeded(f"{spec.argv[0]} did not end within {timeout:g} s and was killed") from None
         except BaseException:
             self._service.ctx.spawn(self._settle(item, process), name=f"exec-{item.id[:12]}")

@@ -62,6 +62,11 @@ def ranges(file: Path, name: str, number: int) -> list[IdRange]:
         owner, _, rest = line.strip().partition(":")
         first, _, size = rest.partition(":")
         if owner in (name, str(number)) and first.isdecimal() and size.isdecimal() and int(size):
+            start, end = int(first), int(first) + int(size)
+            if any(part.Host < end and start < part.Host + part.Size for part in found):
+                raise InvalidParameter(
+                    f"--userns-remap: {file} gives {name} the IDs {start} to {end - 1} twice: leave one line"
+                )
             found.append(IdRange(Inside=inside, Host=int(first), Size=int(size)))
             inside += int(size)
     if not found:

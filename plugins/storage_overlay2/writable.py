@@ -270,8 +270,9 @@ class Writables:
 
     @staticmethod
     def _show_mapped(source: Path, place: Path, ids: IdMap) -> None:
+        namespace = userns.descriptor(ids)
         try:
-            mounts.attach_mapped(source, place, userns.descriptor(ids))
+            mounts.attach_mapped(source, place, namespace)
         except OSError as error:
             kind = mounts.file_system(source)[1]
             raise NotSupported(

@@ -62,6 +62,13 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         ranges(tmp_path / "none", "root", 0)
 
 
+def test_a_range_that_is_given_twice_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "subuid"
+    file.write_text("root:100000:10\nroot:100009:10\n")
+    with pytest.raises(InvalidParameter, match="gives root the IDs 100009 to 100018 twice"):
+        ranges(file, "root", 0)
+
+
 def test_ids_inside_and_outside() -> None:
     parts = [IdRange(Inside=0, Host=100_000, Size=1000), IdRange(Inside=1000, Host=500_000, Size=10)]
     ids = IdMap(Uids=parts, Gids=parts[:1])
