@@ -87,6 +87,14 @@ def parse_moment_ns(text: str) -> int:
     return parse_ns(text)
 
 
+def parse_until_ns(text: str) -> int:
+    """A moment in a filter such as `until=24h`. Raises InvalidParameter, in dockerd's words."""
+    try:
+        return parse_moment_ns(text)
+    except InvalidParameter:
+        raise InvalidParameter(f'failed to parse value as time or duration: "{text}"') from None
+
+
 def ago(time_ns: int) -> str:
     """How long ago, in the docker CLI's words: `About a minute`, `3 hours`, ... (for `Status` of ps)."""
     seconds = max(0, (time.time_ns() - time_ns) // 10**9)

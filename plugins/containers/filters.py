@@ -11,7 +11,7 @@ from plugin_sdk.containers import ContainerRecord, ContainerStatus
 from plugin_sdk.images import ImageStore
 from plugin_sdk.network import Networks
 from plugin_sdk.text import Filters, match_labels
-from plugin_sdk.times import parse_moment_ns, parse_ns
+from plugin_sdk.times import parse_ns, parse_until_ns
 
 from . import endpoints
 
@@ -69,10 +69,7 @@ def prune_tests(filters: Filters) -> list[Test]:
     if until := filters.get("until"):
         if len(until) > 1:
             raise InvalidParameter("more than one until filter specified")
-        try:
-            moment = parse_moment_ns(until[0])
-        except InvalidParameter:
-            raise InvalidParameter(f'failed to parse value as time or duration: "{until[0]}"') from None
+        moment = parse_until_ns(until[0])
         tests.append(lambda record: parse_ns(record.Created) < moment)
     return tests
 

@@ -50,7 +50,7 @@ async def remove_link(service: ContainerService, ref: str) -> None:
     record = service.get(parent)
     kept = [link for link in record.HostConfig.Links if link.rpartition(":")[2].rpartition("/")[2] != alias]
     if len(kept) == len(record.HostConfig.Links):
-        raise NotFound(f"No such link: {ref}")
+        raise NotFound(f"No such container: {ref}")
     if record.State.running:
         raise InvalidParameter(f"container {record.Name} is running: stop it before removing a link of it")
     host = record.HostConfig.model_copy(update={"Links": kept})

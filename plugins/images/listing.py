@@ -11,7 +11,7 @@ from plugin_sdk import InvalidParameter, NotFound
 from plugin_sdk.images import Image
 from plugin_sdk.reference import parse
 from plugin_sdk.text import Filters, match_labels
-from plugin_sdk.times import parse_moment_ns, parse_ns
+from plugin_sdk.times import parse_ns, parse_until_ns
 
 from .records import config_document, image_config
 from .store import Images
@@ -50,7 +50,7 @@ def selected(store: Images, filters: Filters, *, all: bool) -> list[Image]:
             limit = created_ns(store.get(ref))
             tests.append(lambda image, limit=limit, sign=sign: (created_ns(image) - limit) * sign > 0)  # type: ignore[misc]
     for text in filters.get("until", ()):
-        until = parse_moment_ns(text)
+        until = parse_until_ns(text)
         tests.append(lambda image, until=until: created_ns(image) < until)  # type: ignore[misc]
     if dangling is not None:
         tests.append(lambda image: dangling == (not image.Tags and not image.Digests))
@@ -109,7 +109,7 @@ def _only(image: Image, patterns: Sequence[Callable[[str], bool]]) -> Image:
 def prunable(filters: Filters) -> Callable[[Image], bool]:
     """A test for `POST /images/prune`, who uses an image aside. Raises InvalidParameter."""
     dangling = switch(filters, "dangling")
-    until = [parse_moment_ns(text) for text in filters.get("until", ())]
+    until = [parse_until_ns(text) for text in filters.get("until", ())]
     if len(until) > 1:
         raise InvalidParameter("more than one until filter specified")
 

@@ -12,7 +12,7 @@ from plugin_sdk import containers as wire
 from plugin_sdk.containers import Containers
 from plugin_sdk.http import Flag, api_version, body, reply
 from plugin_sdk.text import match_labels, parse_filters
-from plugin_sdk.times import parse_moment_ns, parse_ns
+from plugin_sdk.times import parse_ns, parse_until_ns
 from plugins.networks.objects import NetworkCreate
 from plugins.networks.wirenet import LIST_FILTERS, check_filters, matches, show
 
@@ -77,7 +77,7 @@ def _objects(routes: APIRouter, ctx: PluginContext, service: NetworksService) ->
     @routes.post("/networks/prune")
     async def prune(filters: str = "") -> Response:
         wanted = parse_filters(filters, known=("label", "label!", "until"))
-        until = [parse_moment_ns(moment) for moment in wanted.get("until", [])]
+        until = [parse_until_ns(moment) for moment in wanted.get("until", [])]
         unwanted = wanted.get("label!", [])
         deleted = []
         for network in objects.list():
