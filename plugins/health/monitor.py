@@ -51,7 +51,7 @@ class Monitors:
         try:
             health = self._containers.get(record.Id).State.Health
             if health is not None and health["Status"] != UNHEALTHY:
-                stopped = Health.model_validate(health).model_copy(update={"Status": UNHEALTHY, "FailingStreak": 0})
+                stopped = Health.model_validate(health).model_copy(update={"Status": UNHEALTHY})
                 await self._containers.set_health(record.Id, stopped)
         except NotFound:
             return  # it is being removed
