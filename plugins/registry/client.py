@@ -79,7 +79,7 @@ class Client:
         """
         url = target if "://" in target else await self.base() + target
         once = data is not None and not isinstance(data, bytes)
-        attempt, proved = 1, False
+        attempt, proved, asked_tls = 1, False, False
         while True:
             response, sent = await self._follow(method, url, headers or {}, data, patience)
             challenges = challenge.parse(response.headers.getall("WWW-Authenticate", ()))
@@ -92,6 +92,12 @@ class Client:
                     raise
                 if again:
                     await _drain(response)
+                    continue
+            elif response.status == 400 and not (asked_tls or once) and self._may_want_tls(url):
+                asked_tls = True
+                if await self._probe() == "https":
+                    await _drain(response)
+                    url = f"https{url.removeprefix('http')}"
                     continue
             elif response.status in BUSY and response.status not in expect and not once:
                 wait = wait_for(attempt, response.headers.get("Retry-After"))
@@ -111,6 +117,11 @@ class Client:
             response.close()
             raise
         response.release()
+
+    def _may_want_tls(self, url: str) -> bool:
+        """Servers of TLS answer 400 to a plain request: another one may have come to this port, or the probe came too early."""
+        parts = urlsplit(url)
+        return not self._endpoint.scheme and parts.scheme == "http" and parts.netloc == self.host
 
     async def _follow(
         self, method: str, url: str, headers: Mapping[str, str], data: Any, patience: float | None

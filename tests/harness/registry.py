@@ -65,6 +65,7 @@ class Registry:
         tls: bool = False,
         client_ca: bool = False,
         address: str = "127.0.0.1",
+        port: int = 0,
     ) -> None:
         self.netns = netns
         self.address = address
@@ -72,7 +73,7 @@ class Registry:
         self.certificates = self.folder / "certificates"
         self._users, self._token = dict(users or {}), token
         self._tls, self._client_ca = tls, client_ca
-        self._port = 0
+        self._port = port
         self._process: subprocess.Popen[bytes] | None = None
         if tls:
             self.certificates.mkdir()

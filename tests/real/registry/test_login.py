@@ -77,6 +77,16 @@ def test_tls_on_loopback_needs_no_certificate(engine: Client) -> None:
         engine.docker("logout", registry.host)
 
 
+def test_a_port_that_now_speaks_tls(engine: Client) -> None:
+    with Registry(netns=engine.netns, users={"me": "secret"}) as plain:
+        assert "Login Succeeded" in _login(engine, plain.host, "secret")[1]
+    port = int(plain.host.rpartition(":")[2])
+    with Registry(netns=engine.netns, users={"me": "secret"}, tls=True, port=port) as registry:
+        assert registry.host == plain.host
+        assert "Login Succeeded" in _login(engine, registry.host, "secret")[1]
+        engine.docker("logout", registry.host)
+
+
 def test_client_certificates(own_engine: OwnEngine, tmp_path: Path) -> None:
     """A folder in certs.d is read anew, and makes a registry on loopback prove itself."""
     engine = own_engine("--registry-certs-dir", str(tmp_path), image=False)

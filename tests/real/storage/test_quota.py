@@ -127,7 +127,9 @@ def test_a_size_for_all(own_engine: Callable[..., Engine]) -> None:
 def test_a_kill_while_limited_layers_are_made(own_engine: Callable[..., Engine]) -> None:
     engine = own_engine()
     creators = [engine.popen("create", "--storage-opt", "size=64m", engine.image) for _ in range(6)]
-    eventually(lambda: any(engine.root.glob("data/*/tmp/*/disk.img")))
+    # Without a pause: an image is in the making for some milliseconds only.
+    while not any(engine.root.glob("data/*/tmp/*/disk.img")) and any(creator.poll() is None for creator in creators):
+        pass
     engine.kill9()
     for creator in creators:
         creator.communicate(timeout=30)
